@@ -1,0 +1,44 @@
+"""The only reader of time: wall-clock for what people see, monotonic for what waits."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock", "milliseconds", "from_milliseconds"]
+
+
+class Clock(Protocol):
+    """Two clocks that must not be mixed: a jump of the first never moves the second."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary start that never jumps."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary start that never jumps."""
+        return time.monotonic()
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return *moment* (aware) as whole milliseconds since 1970, as it travels."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def from_milliseconds(count: int) -> datetime:
+    """Return the aware UTC moment that *count* milliseconds since 1970 name."""
+    return _EPOCH + timedelta(milliseconds=count)

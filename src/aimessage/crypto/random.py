@@ -1,0 +1,14 @@
+"""The one door to entropy. Everything that needs it takes it as an argument of type `Entropy`."""
+
+import secrets
+from collections.abc import Callable
+
+__all__ = ["Entropy", "system_entropy"]
+
+Entropy = Callable[[int], bytes]
+"""Returns that many unpredictable bytes."""
+
+
+def system_entropy(count: int) -> bytes:
+    """Return *count* bytes from the operating system's generator."""
+    return secrets.token_bytes(count)

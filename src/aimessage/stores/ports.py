@@ -1,0 +1,244 @@
+"""What the relay needs of a store, as small Protocols with their guarantees. `memory` is the reference.
+
+Several relays may share one store, so nothing here assumes that the caller saw every change. Every method that
+returns after a change returns when the change is on disk (for stores that have one). Nothing here can read a
+message: what is kept is sealed.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aimessage.types import MessageId, Position, RelayId, Username, VaultId
+
+__all__ = [
+    "Budgets", "CaughtUp", "Directory", "Mailboxes", "Pairs", "Posting", "Presence", "Quotas", "Receipt",
+    "Refusal", "Registered", "States", "Store", "Stored", "Subscription", "Subscriptions",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """Bounds on one mailbox; 0 switches a bound off."""
+
+    messages: int = 10_000
+    bytes: int = 64 << 20
+    sender_share: float = 0.25
+    controls: int = 2_000
+    message_ttl_ms: int = 30 * 86_400_000
+    control_ttl_ms: int = 7 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One sealed message on its way in; times in milliseconds since 1970, *expires_at* 0 for the store's own bound."""
+
+    owner: Username
+    sender: Username
+    message_id: MessageId
+    attempt: int
+    mail_class: int
+    accepted_at: int
+    expires_at: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The posting is on disk. *duplicate*: (sender, id, attempt) already was, and this repeats its acceptance."""
+
+    position: Position
+    accepted_at: int
+    expires_at: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The item was not taken; *code* is one of `errors`, *retry_after* in seconds."""
+
+    code: str
+    message: str
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One entry of a mailbox."""
+
+    position: Position
+    sender: Username
+    message_id: MessageId
+    attempt: int
+    mail_class: int
+    accepted_at: int
+    expires_at: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """A stream's turning point: all that was there when it began has been yielded."""
+
+
+class Mailboxes(Protocol):
+    """One durable queue per recipient; positions are opaque, ordered, not contiguous.
+
+    The same (sender, id, attempt) in one mailbox is stored once while it is undeleted. A full mailbox refuses and
+    evicts nothing, except control mail, whose oldest makes room. An expired entry is never yielded.
+    """
+
+    async def append(self, batch: Sequence[Posting]) -> list[Receipt | Refusal]:
+        """Store each posting or refuse it, in order, in one commit; on disk when it returns."""
+        ...
+
+    def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
+        """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
+        ...
+
+    async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
+        """Delete the entries whose position and id both match; return how many. Idempotent."""
+        ...
+
+    async def depth(self, owner: Username) -> tuple[int, int]:
+        """Return the entries and the sealed bytes that the mailbox holds."""
+        ...
+
+    async def expire(self, now_ms: int, *, limit: int) -> int:
+        """Delete up to *limit* entries that expired before *now_ms*, in any mailbox; return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One account: *bundle* is encoded as it travels and names the active vault."""
+
+    username: Username
+    signing_key: bytes
+    bundle: bytes
+    vault_id: VaultId
+    epoch: int
+    registered_at: int
+
+
+class Directory(Protocol):
+    """Usernames, each owned by the first identity key that claimed it, for ever."""
+
+    async def register(self, account: Registered) -> Registered:
+        """Claim a username and return what stands there now: *account*, or whoever was first. Atomic."""
+        ...
+
+    async def find(self, username: Username) -> Registered | None:
+        """Return the account of this name, if there is one."""
+        ...
+
+    async def publish(self, username: Username, *, bundle: bytes, vault_id: VaultId, epoch: int) -> None:
+        """Replace the account's bundle; the stock of pairs of any other vault is dropped with it."""
+        ...
+
+    async def names(self, *, after: str, limit: int) -> list[Username]:
+        """Return up to *limit* usernames above *after*, in order."""
+        ...
+
+
+class Pairs(Protocol):
+    """Stocks of one-time pairs. A pair is served once, however many relays ask at once."""
+
+    async def stock(self, owner: Username, vault_id: VaultId, pairs: Sequence[bytes]) -> int:
+        """Add encoded pairs of this vault and return the stock's size. A pair that was ever stocked is not re-added
+        while it is in stock."""
+        ...
+
+    async def claim(self, owner: Username, vault_id: VaultId) -> bytes | None:
+        """Take one pair of this vault out of the stock, for good; None if there is none."""
+        ...
+
+    async def count(self, owner: Username) -> int:
+        """Return the stock's size."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The newest subscription of a mailbox."""
+
+    number: int
+    vault_id: VaultId
+    generation: int
+
+
+class Subscriptions(Protocol):
+    """Who receives: one subscription per mailbox, the newest, by compare-and-set."""
+
+    async def activate(self, owner: Username, vault_id: VaultId, generation: int) -> Subscription | Refusal:
+        """Make a new subscription with the next number.
+
+        Refused with `generation_stale` if this vault already subscribed with this generation or a higher one: the
+        sign of a clone or of a restored copy.
+        """
+        ...
+
+    async def current(self, owner: Username) -> Subscription | None:
+        """Return the newest subscription."""
+        ...
+
+
+class States(Protocol):
+    """One sealed client state per account."""
+
+    async def put(self, owner: Username, version: int, blob: bytes) -> bool:
+        """Keep *blob* if *version* is higher than the kept one; return whether it was."""
+        ...
+
+    async def get(self, owner: Username) -> tuple[int, bytes]:
+        """Return the kept version and blob; (0, b"") if there is none."""
+        ...
+
+
+class Presence(Protocol):
+    """Who has a link, on any relay; a hint, not durable."""
+
+    async def arrive(self, owner: Username) -> None:
+        """One more link of *owner* is open here."""
+        ...
+
+    async def leave(self, owner: Username) -> None:
+        """One link fewer."""
+        ...
+
+    async def online(self) -> frozenset[Username]:
+        """Return everybody with a link."""
+        ...
+
+
+class Budgets(Protocol):
+    """Rates that all relays on a store share: token buckets by name."""
+
+    async def take(self, bucket: str, *, rate: float, burst: float, cost: float = 1.0) -> float:
+        """Take *cost* tokens; return 0.0 if they were there, else the seconds until they will be."""
+        ...
+
+
+class Store(Protocol):
+    """All ports of one store, and its life."""
+
+    mailboxes: Mailboxes
+    directory: Directory
+    pairs: Pairs
+    subscriptions: Subscriptions
+    states: States
+    presence: Presence
+    budgets: Budgets
+
+    @property
+    def relay_id(self) -> RelayId:
+        """The random id made with the store."""
+        ...
+
+    async def check_writable(self) -> Refusal | None:
+        """Return why the store cannot take writes now, or None."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way, release everything. Nothing may be called after it."""
+        ...
