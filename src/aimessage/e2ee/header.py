@@ -1,0 +1,72 @@
+"""The header of a sealed message: authenticated as a whole, believed only once the box has opened.
+
+Spec: docs/spec/ratchet.md draws it.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from aimessage.crypto import dh, kem
+from aimessage.e2ee.handshake import PrekeyPart
+from aimessage.errors import DecryptionFailed, MalformedOctets
+from aimessage.octets import Reader, u8, u32
+from aimessage.wire.bundles import SUITE
+
+__all__ = ["SALT_BYTES", "SESSION_ID_BYTES", "Header"]
+
+SALT_BYTES = 16
+SESSION_ID_BYTES = 16
+_KEM_PUBLIC, _KEM_CIPHERTEXT, _PREKEY = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One message's place in its session; *number* counts in its chain, *before* is the previous chain's length."""
+
+    session_id: bytes
+    dh: bytes
+    before: int
+    number: int
+    salt: bytes
+    kem_public: bytes = b""
+    kem_ciphertext: bytes = b""
+    prekey: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return the header as it travels."""
+        flags = (
+            (_KEM_PUBLIC if self.kem_public else 0)
+            | (_KEM_CIPHERTEXT if self.kem_ciphertext else 0)
+            | (_PREKEY if self.prekey else 0)
+        )
+        fixed = u8(SUITE) + u8(flags) + self.session_id + self.dh + u32(self.before) + u32(self.number) + self.salt
+        return fixed + self.kem_public + self.kem_ciphertext + self.prekey
+
+    @classmethod
+    def split(cls, sealed: bytes) -> tuple[Self, PrekeyPart | None, bytes]:
+        """Return the header, its prekey part if it has one, and the ciphertext.
+
+        Raises DecryptionFailed: malformed, or of another suite.
+        """
+        try:
+            return cls._read(Reader(sealed), sealed)
+        except MalformedOctets:
+            raise DecryptionFailed("the sealed message is malformed") from None
+
+    @classmethod
+    def _read(cls, reader: Reader, sealed: bytes) -> tuple[Self, PrekeyPart | None, bytes]:
+        suite, flags = reader.integer(1), reader.integer(1)
+        if suite != SUITE or flags > (_KEM_PUBLIC | _KEM_CIPHERTEXT | _PREKEY):
+            raise MalformedOctets("unknown suite or flags")
+        session_id, ratchet_key = reader.take(SESSION_ID_BYTES), reader.take(dh.KEY_BYTES)
+        before, number, salt = reader.integer(4), reader.integer(4), reader.take(SALT_BYTES)
+        kem_public = reader.take(kem.ML_KEM_768.public_bytes) if flags & _KEM_PUBLIC else b""
+        kem_ciphertext = reader.take(kem.ML_KEM_768.ciphertext_bytes) if flags & _KEM_CIPHERTEXT else b""
+        start = reader.position
+        part = PrekeyPart.read(reader) if flags & _PREKEY else None
+        prekey = sealed[start : reader.position]
+        return (
+            cls(session_id, ratchet_key, before, number, salt, kem_public, kem_ciphertext, prekey),
+            part,
+            reader.rest(),
+        )
