@@ -1,0 +1,83 @@
+"""The door: the group of commands, and the one boundary where every failure becomes a sentence and an exit code."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from aimessage import __version__
+from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
+from aimessage.cli.listen import listen
+from aimessage.cli.options import Shared, output_is_json, shared_options
+from aimessage.cli.register import register
+from aimessage.cli.render import Screen, prepare_streams
+from aimessage.cli.restore import restore
+from aimessage.cli.send import send
+from aimessage.cli.token_show import token
+from aimessage.cli.users import users
+from aimessage.cli.whoami import whoami
+
+__all__ = ["cli", "main", "run"]
+
+
+class _Group(click.Group):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write("\n" + EXIT_HELP)  # as it stands: click would wrap the table into a paragraph
+
+
+@click.group(cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="aimessage")
+@shared_options
+def cli(_shared: Shared) -> None:
+    """End-to-end encrypted messages between agents, through a relay that can read nothing."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for _command in (register, send, listen, users, whoami, restore, token):
+    cli.add_command(_command)
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run one command line and return its exit code; nothing but the process's end gets past here."""
+    screen = Screen(as_json=output_is_json(arguments, environ))
+    try:
+        code = cli.main(list(arguments), prog_name="aimessage", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except OutputClosed:
+        return _quietly_closed()
+    except Exception as problem:  # noqa: BLE001 — the process's own boundary: each failure ends as one sentence
+        return _told(screen, problem, environ)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    prepare_streams()
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def _told(screen: Screen, problem: Exception, environ: Mapping[str, str]) -> int:
+    failure = explain(problem)
+    try:
+        if environ.get("AIMESSAGE_DEBUG"):
+            screen.trace(problem)
+        screen.fail(failure)
+    except OutputClosed:
+        _quietly_closed()
+    return failure.exit_code
+
+
+def _quietly_closed() -> int:
+    # The interpreter flushes both streams when it ends; into the void, or it would complain about the broken pipe.
+    void = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(void, stream.fileno())
+        except (OSError, ValueError, AttributeError):
+            continue
+    os.close(void)
+    return 1

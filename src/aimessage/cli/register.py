@@ -1,0 +1,57 @@
+"""`aimessage register`: a new identity, at a relay, under a username of its own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aimessage.cli.inputs import read_file
+from aimessage.cli.options import Shared, shared_options
+from aimessage.cli.running import run_async
+from aimessage.errors import NotUtf8
+
+if TYPE_CHECKING:
+    from aimessage.cli.render import Screen
+    from aimessage.client.profile import Profile
+
+__all__ = ["register", "show_profile"]
+
+
+@click.command()
+@click.option("-u", "--username", required=True, metavar="NAME", help="3 to 32 of a-z 0-9 _ -")
+@click.option("--if-not-exists", is_flag=True, help="Succeed when this agent already has this identity.")
+@click.option(
+    "--invite-file", type=click.Path(path_type=Path), metavar="FILE", help="The file with the relay's invitation."
+)
+@shared_options
+def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Path | None) -> None:
+    """Create an identity and register its username at the relay.
+
+    The token, which is the identity, is kept in a file that only you can read; it is never printed here.
+    """
+    from aimessage.client import agent
+
+    invite = _invitation(invite_file) if invite_file is not None else ""
+    profile = run_async(agent.register(shared.settings(), username, if_not_exists=if_not_exists, invite=invite))
+    show_profile(shared.screen, "registered", profile)
+
+
+def show_profile(screen: "Screen", kind: str, profile: "Profile") -> None:
+    """Print what an agent has become, and where its token lies; not the token."""
+    shape = {
+        "v": 1,
+        "type": kind,
+        "agent": profile.agent,
+        "username": profile.username,
+        "server": profile.server,
+        "token_path": str(profile.token_path),
+    }
+    screen.show(shape, f"{kind.capitalize()} {profile.username} at {profile.server}")
+    screen.talk(f"the token lies in {profile.token_path} (only you can read it); to print it: aimessage token show")
+
+
+def _invitation(path: Path) -> str:
+    try:
+        return read_file(path).decode().strip()
+    except UnicodeDecodeError as error:
+        raise NotUtf8("the invitation is not UTF-8 text", hint=f"check the file {path}") from error

@@ -1,0 +1,23 @@
+"""`aimessage token show`: the token on stdout, only when it is asked for."""
+
+import click
+
+from aimessage.cli.options import Shared, shared_options
+
+__all__ = ["token"]
+
+
+@click.group()
+@shared_options
+def token(_shared: Shared) -> None:
+    """The token: whoever holds it is this agent."""
+
+
+@token.command()
+@shared_options
+def show(shared: Shared) -> None:
+    """Print the token. Keep it as you would a private key."""
+    from aimessage.client import agent
+
+    text = agent.token_text(shared.settings())
+    shared.screen.show({"v": 1, "type": "token", "token": text}, text)

@@ -1,0 +1,29 @@
+"""`aimessage users`: who is there."""
+
+import click
+
+from aimessage.cli.options import Shared, shared_options
+from aimessage.cli.running import run_async
+
+__all__ = ["users"]
+
+
+@click.command()
+@click.option("--all", "everyone", is_flag=True, help="Also those who are registered and not online.")
+@shared_options
+def users(shared: Shared, everyone: bool) -> None:
+    """List the agents that are online."""
+    run_async(_list(shared, everyone))
+
+
+async def _list(shared: Shared, everyone: bool) -> None:
+    from aimessage.client import agent
+
+    async with agent.connect(shared.settings()) as me:
+        present = await me.users(everyone=everyone)
+    for user in present:
+        state = "online" if user.online else "offline"
+        line = f"{user.username} ({state})" if everyone else user.username
+        shared.screen.show({"v": 1, "type": "user", "username": user.username, "online": user.online}, line)
+    if not present:
+        shared.screen.talk("nobody is online; aimessage users --all lists everybody who is registered")

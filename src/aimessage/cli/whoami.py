@@ -1,0 +1,32 @@
+"""`aimessage whoami`: which identity this command line speaks with."""
+
+import click
+
+from aimessage.cli.options import Shared, shared_options
+from aimessage.cli.running import run_async
+
+__all__ = ["whoami"]
+
+
+@click.command()
+@shared_options
+def whoami(shared: Shared) -> None:
+    """Show this agent's username, relay and key fingerprint."""
+    run_async(_tell(shared))
+
+
+async def _tell(shared: Shared) -> None:
+    from aimessage.client import agent
+
+    async with agent.connect(shared.settings()) as me:
+        profile, fingerprint = me.profile, me.fingerprint
+    shape = {
+        "v": 1,
+        "type": "identity",
+        "agent": profile.agent,
+        "username": profile.username,
+        "server": profile.server,
+        "fingerprint": fingerprint,
+        "token_path": str(profile.token_path),
+    }
+    shared.screen.show(shape, f"{profile.username} at {profile.server} (agent {profile.agent}, key {fingerprint})")

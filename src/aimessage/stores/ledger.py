@@ -1,0 +1,99 @@
+"""One mailbox, counted: the quotas' rules, shared by every store that keeps its counts in memory."""
+
+from dataclasses import dataclass, field
+
+from aimessage.stores.ports import Posting, Quotas, Refusal
+from aimessage.types import Position, Username
+
+__all__ = ["CONTROL", "Ledger", "expired", "expiry"]
+
+CONTROL = 1
+"""The mail class of control messages: an own quota, whose oldest entry makes room."""
+
+
+def expiry(posting: Posting, quotas: Quotas) -> int:
+    """Return when *posting* expires, in milliseconds since 1970: its own wish, capped by the quota; 0 is never."""
+    ttl = quotas.control_ttl_ms if posting.mail_class == CONTROL else quotas.message_ttl_ms
+    if ttl == 0:
+        return posting.expires_at
+    bound = posting.accepted_at + ttl
+    return min(posting.expires_at, bound) if posting.expires_at else bound
+
+
+def expired(expires_at: int, now_ms: int) -> bool:
+    """Return whether an entry that lives until *expires_at* (0: for ever) is over."""
+    return 0 < expires_at <= now_ms
+
+
+@dataclass(slots=True)
+class _Share:
+    messages: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts of what one mailbox holds; `entries` and `bytes` include control mail, the quotas do not."""
+
+    entries: int = 0
+    bytes: int = 0
+    controls: dict[Position, None] = field(default_factory=dict)
+    _messages: _Share = field(default_factory=_Share)
+    _senders: dict[Username, _Share] = field(default_factory=dict)
+
+    def refusal(self, posting: Posting, quotas: Quotas) -> Refusal | None:
+        """Return why *posting* does not fit, or None. Control mail always fits."""
+        if posting.mail_class == CONTROL:
+            return None
+        size = len(posting.sealed)
+        if _over(self._messages, size, quotas.messages, quotas.bytes):
+            return Refusal("mailbox_full", "the recipient's mailbox is full")
+        share = self._senders.get(posting.sender)
+        # A sender's first message is always within its share, however small the mailbox is.
+        if share is not None and _over(share, size, *_sender_bounds(quotas)):
+            return Refusal("mailbox_full", "this sender's share of the recipient's mailbox is full")
+        return None
+
+    def evict(self, quotas: Quotas) -> Position | None:
+        """Return the control entry that must go before one more comes, or None."""
+        if quotas.controls and len(self.controls) >= quotas.controls:
+            return next(iter(self.controls))
+        return None
+
+    def add(self, position: Position, sender: Username, mail_class: int, size: int) -> None:
+        """Count a new entry of *size* sealed bytes."""
+        self.entries += 1
+        self.bytes += size
+        if mail_class == CONTROL:
+            self.controls[position] = None
+            return
+        for share in (self._messages, self._senders.setdefault(sender, _Share())):
+            share.messages += 1
+            share.bytes += size
+
+    def remove(self, position: Position, sender: Username, mail_class: int, size: int) -> None:
+        """Count an entry out again."""
+        self.entries -= 1
+        self.bytes -= size
+        if mail_class == CONTROL:
+            self.controls.pop(position, None)
+            return
+        for share in (self._messages, self._senders[sender]):
+            share.messages -= 1
+            share.bytes -= size
+        if self._senders[sender].messages == 0:
+            del self._senders[sender]
+
+
+def _sender_bounds(quotas: Quotas) -> tuple[int, int]:
+    return _part(quotas.messages, quotas.sender_share), _part(quotas.bytes, quotas.sender_share)
+
+
+def _part(bound: int, share: float) -> int:
+    return max(1, int(bound * share)) if bound and share else 0
+
+
+def _over(share: _Share, size: int, messages: int, octets: int) -> bool:
+    too_many = bool(messages) and share.messages + 1 > messages
+    too_big = bool(octets) and share.bytes + size > octets
+    return too_many or too_big

@@ -1,0 +1,230 @@
+"""The reference store: plain dictionaries, gone with the process. Nothing here awaits, so every method is atomic."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from aimessage.clock import Clock
+from aimessage.crypto.random import Entropy, system_entropy
+from aimessage.errors import RecipientUnknown
+from aimessage.stores.ledger import Ledger, expired, expiry
+from aimessage.stores.local import LocalBudgets, LocalPresence
+from aimessage.stores.ports import CaughtUp, Posting, Quotas, Receipt, Refusal, Registered, Stored, Subscription
+from aimessage.types import MessageId, Position, RelayId, Username, VaultId
+
+__all__ = ["MemoryStore", "open_memory_store"]
+
+_Attempt = tuple[Username, MessageId, int]
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    next_position: int = 1
+    entries: dict[Position, Stored] = field(default_factory=dict)
+    attempts: dict[_Attempt, Position] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def put(self, posting: Posting, quotas: Quotas) -> Receipt | Refusal:
+        known = self.attempts.get((posting.sender, posting.message_id, posting.attempt))
+        if known is not None:
+            entry = self.entries[known]
+            return Receipt(known, entry.accepted_at, entry.expires_at, duplicate=True)
+        refusal = self.ledger.refusal(posting, quotas)
+        if refusal is not None:
+            return refusal
+        return self._store(posting, expiry(posting, quotas), quotas)
+
+    def _store(self, posting: Posting, expires_at: int, quotas: Quotas) -> Receipt:
+        oldest = self.ledger.evict(quotas) if posting.mail_class == 1 else None
+        if oldest is not None:
+            self.remove(oldest)
+        position = Position(self.next_position)
+        self.next_position += 1
+        sender, message_id, attempt = posting.sender, posting.message_id, posting.attempt
+        self.entries[position] = Stored(
+            position, sender, message_id, attempt, posting.mail_class, posting.accepted_at, expires_at, posting.sealed
+        )
+        self.attempts[sender, message_id, attempt] = position
+        self.ledger.add(position, sender, posting.mail_class, len(posting.sealed))
+        return Receipt(position, posting.accepted_at, expires_at, duplicate=False)
+
+    def remove(self, position: Position) -> None:
+        entry = self.entries.pop(position)
+        del self.attempts[entry.sender, entry.message_id, entry.attempt]
+        self.ledger.remove(position, entry.sender, entry.mail_class, len(entry.sealed))
+
+
+class MemoryMailboxes:
+    """`ports.Mailboxes` in memory."""
+
+    def __init__(self, quotas: Quotas) -> None:
+        self._quotas = quotas
+        self._boxes: dict[Username, _Mailbox] = {}
+
+    async def append(self, batch: Sequence[Posting]) -> list[Receipt | Refusal]:
+        """Store each posting or refuse it, in order."""
+        return [self._boxes.setdefault(item.owner, _Mailbox()).put(item, self._quotas) for item in batch]
+
+    async def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
+        """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
+        entries = self._box(owner).entries
+        for position, entry in list(entries.items()):
+            if position > after and position in entries and not expired(entry.expires_at, now_ms):
+                yield entry
+        yield CaughtUp()
+
+    async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
+        """Delete the entries whose position and id both match; return how many. Idempotent."""
+        box = self._box(owner)
+        before = len(box.entries)
+        for position, message_id in entries:
+            if position in box.entries and box.entries[position].message_id == message_id:
+                box.remove(position)
+        return before - len(box.entries)
+
+    async def depth(self, owner: Username) -> tuple[int, int]:
+        """Return the entries and the sealed bytes that the mailbox holds."""
+        ledger = self._box(owner).ledger
+        return ledger.entries, ledger.bytes
+
+    async def expire(self, now_ms: int, *, limit: int) -> int:
+        """Delete up to *limit* entries that expired before *now_ms*, in any mailbox; return how many."""
+        over = [
+            (box, position)
+            for box in self._boxes.values()
+            for position, entry in box.entries.items()
+            if expired(entry.expires_at, now_ms)
+        ][:limit]
+        for box, position in over:
+            box.remove(position)
+        return len(over)
+
+    def _box(self, owner: Username) -> _Mailbox:
+        return self._boxes.get(owner) or _Mailbox()
+
+
+class MemoryDirectory:
+    """`ports.Directory` in memory; drops stale stocks of *pairs* when a bundle is replaced."""
+
+    def __init__(self, pairs: "MemoryPairs") -> None:
+        self._pairs = pairs
+        self._accounts: dict[Username, Registered] = {}
+
+    async def register(self, account: Registered) -> Registered:
+        """Claim a username and return what stands there now: *account*, or whoever was first."""
+        return self._accounts.setdefault(account.username, account)
+
+    async def find(self, username: Username) -> Registered | None:
+        """Return the account of this name, if there is one."""
+        return self._accounts.get(username)
+
+    async def publish(self, username: Username, *, bundle: bytes, vault_id: VaultId, epoch: int) -> None:
+        """Replace the account's bundle and drop the stock of any other vault. Raises RecipientUnknown."""
+        if username not in self._accounts:
+            raise RecipientUnknown(f"nobody is registered as {username}")
+        account = self._accounts[username]
+        self._accounts[username] = replace(account, bundle=bundle, vault_id=vault_id, epoch=epoch)
+        self._pairs.keep_only(username, vault_id)
+
+    async def names(self, *, after: str, limit: int) -> list[Username]:
+        """Return up to *limit* usernames above *after*, in order."""
+        return sorted(name for name in self._accounts if name > after)[:limit]
+
+
+class MemoryPairs:
+    """`ports.Pairs` in memory: a queue by owner and vault."""
+
+    def __init__(self) -> None:
+        self._stocks: dict[Username, dict[VaultId, dict[bytes, None]]] = {}
+
+    async def stock(self, owner: Username, vault_id: VaultId, pairs: Sequence[bytes]) -> int:
+        """Add encoded pairs of this vault and return the stock's size."""
+        self._stocks.setdefault(owner, {}).setdefault(vault_id, {}).update(dict.fromkeys(pairs))
+        return await self.count(owner)
+
+    async def claim(self, owner: Username, vault_id: VaultId) -> bytes | None:
+        """Take the oldest pair of this vault out of the stock, for good; None if there is none."""
+        stock = self._stocks.get(owner, {}).get(vault_id)
+        if not stock:
+            return None
+        pair = next(iter(stock))
+        del stock[pair]
+        return pair
+
+    async def count(self, owner: Username) -> int:
+        """Return the stock's size."""
+        return sum(map(len, self._stocks.get(owner, {}).values()))
+
+    def keep_only(self, owner: Username, vault_id: VaultId) -> None:
+        """Drop the stock of every vault of *owner* but this one."""
+        stocks = self._stocks.get(owner, {})
+        self._stocks[owner] = {vault: stock for vault, stock in stocks.items() if vault == vault_id}
+
+
+class MemorySubscriptions:
+    """`ports.Subscriptions` in memory."""
+
+    def __init__(self) -> None:
+        self._newest: dict[Username, Subscription] = {}
+        self._generations: dict[tuple[Username, VaultId], int] = {}
+
+    async def activate(self, owner: Username, vault_id: VaultId, generation: int) -> Subscription | Refusal:
+        """Make a new subscription with the next number, or refuse with `generation_stale`."""
+        if generation <= self._generations.get((owner, vault_id), -1):
+            return Refusal("generation_stale", "this vault has subscribed with this generation before")
+        self._generations[owner, vault_id] = generation
+        newest = self._newest.get(owner)
+        self._newest[owner] = Subscription(newest.number + 1 if newest else 1, vault_id, generation)
+        return self._newest[owner]
+
+    async def current(self, owner: Username) -> Subscription | None:
+        """Return the newest subscription."""
+        return self._newest.get(owner)
+
+
+class MemoryStates:
+    """`ports.States` in memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Username, tuple[int, bytes]] = {}
+
+    async def put(self, owner: Username, version: int, blob: bytes) -> bool:
+        """Keep *blob* if *version* is higher than the kept one; return whether it was."""
+        if version <= self._kept.get(owner, (0, b""))[0]:
+            return False
+        self._kept[owner] = version, blob
+        return True
+
+    async def get(self, owner: Username) -> tuple[int, bytes]:
+        """Return the kept version and blob; (0, b"") if there is none."""
+        return self._kept.get(owner, (0, b""))
+
+
+class MemoryStore:
+    """All ports in memory; always writable, and nothing to close."""
+
+    def __init__(self, quotas: Quotas, relay_id: RelayId, clock: Clock) -> None:
+        self._relay_id = relay_id
+        self.mailboxes = MemoryMailboxes(quotas)
+        self.pairs = MemoryPairs()
+        self.directory = MemoryDirectory(self.pairs)
+        self.subscriptions = MemorySubscriptions()
+        self.states = MemoryStates()
+        self.presence = LocalPresence()
+        self.budgets = LocalBudgets(clock)
+
+    @property
+    def relay_id(self) -> RelayId:
+        """The random id made with the store."""
+        return self._relay_id
+
+    async def check_writable(self) -> Refusal | None:
+        """Return None: memory always takes writes."""
+        return None
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+def open_memory_store(*, quotas: Quotas | None = None, entropy: Entropy = system_entropy, clock: Clock) -> MemoryStore:
+    """Return a new, empty store; *quotas* default to `Quotas()`."""
+    return MemoryStore(quotas or Quotas(), RelayId(entropy(16)), clock)

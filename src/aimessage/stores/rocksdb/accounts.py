@@ -1,0 +1,68 @@
+"""The small records of an account: who receives its mail, and its sealed state."""
+
+from aimessage.octets import u64
+from aimessage.stores.ports import Refusal, Subscription
+from aimessage.stores.rocksdb import keys
+from aimessage.stores.rocksdb.engine import Engine
+from aimessage.stores.rocksdb.writer import Batch, Writer
+from aimessage.types import Username, VaultId
+
+__all__ = ["RocksStates", "RocksSubscriptions"]
+
+
+def _load(record: bytes) -> Subscription:
+    number, generation = int.from_bytes(record[:8], "big"), int.from_bytes(record[8:16], "big")
+    return Subscription(number, VaultId(record[16:]), generation)
+
+
+class RocksSubscriptions:
+    """`ports.Subscriptions` on RocksDB; a vault's highest generation is kept for ever."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    async def activate(self, owner: Username, vault_id: VaultId, generation: int) -> Subscription | Refusal:
+        """Make a new subscription with the next number, or refuse. Raises RelayUnavailable."""
+
+        def supersede(batch: Batch) -> Subscription | Refusal:
+            seen = batch.get(keys.generation(owner, vault_id))
+            if seen is not None and generation <= int.from_bytes(seen, "big"):
+                return Refusal("generation_stale", "this vault has subscribed with this generation before")
+            newest = batch.get(keys.subscription(owner))
+            number = _load(newest).number + 1 if newest is not None else 1
+            batch.put(keys.generation(owner, vault_id), u64(generation))
+            batch.put(keys.subscription(owner), u64(number) + u64(generation) + vault_id)
+            return Subscription(number, vault_id, generation)
+
+        return await self._writer.run(supersede, grows=False)
+
+    async def current(self, owner: Username) -> Subscription | None:
+        """Return the newest subscription."""
+        record = self._engine.get(keys.subscription(owner))
+        return None if record is None else _load(record)
+
+
+class RocksStates:
+    """`ports.States` on RocksDB."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    async def put(self, owner: Username, version: int, blob: bytes) -> bool:
+        """Keep *blob* if *version* is higher than the kept one; return whether it was. Raises RelayUnavailable."""
+
+        def keep(batch: Batch) -> bool:
+            kept = batch.get(keys.state(owner)) or u64(0)
+            if version <= int.from_bytes(kept[:8], "big"):
+                return False
+            batch.put(keys.state(owner), u64(version) + blob)
+            return True
+
+        return await self._writer.run(keep, grows=True)
+
+    async def get(self, owner: Username) -> tuple[int, bytes]:
+        """Return the kept version and blob; (0, b"") if there is none."""
+        kept = self._engine.get(keys.state(owner)) or u64(0)
+        return int.from_bytes(kept[:8], "big"), kept[8:]

@@ -1,0 +1,117 @@
+"""The key layout, schema 1: a letter for the kind, then the owner, a zero byte (never in a username), then the rest.
+
+    m owner 0 position(8)                  entry          b owner                       mailbox totals
+    d owner 0 sender 0 id(16) attempt(4)   position(8)    x expiry(8) position(8) owner  (empty)
+    u username                             account        c owner                       newest subscription
+    g owner 0 vault(16)                    generation(8)  t owner                       version(8), sealed state
+    s owner 0 vault(16)                    stock's ends   p owner 0 vault(16) number(8) pair
+    q owner 0 vault(16) sha256(pair)       number(8)      z name                        the store's own facts
+
+Integers are big-endian, so that the order of keys is the order of positions and of times.
+"""
+
+import hashlib
+
+from aimessage.octets import u32, u64
+from aimessage.types import MessageId, Position, Username, VaultId
+
+__all__ = [
+    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry", "expiry_bound",
+    "expiry_parts", "generation", "mailbox", "mailbox_owner", "pair", "pair_digest", "state", "stock", "stocks",
+    "subscription", "user", "username",
+]  # fmt: skip
+
+SCHEMA = b"zschema"
+RELAY_ID = b"zrelay"
+ENTRIES = b"m"
+MAILBOXES = b"b"
+
+
+def after_prefix(prefix: bytes) -> bytes:
+    """Return the first key above all that begin with *prefix*, whose last byte is below 255."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def entry(owner: Username, position: int) -> bytes:
+    """Return the key of one entry."""
+    return b"m" + owner.encode() + b"\0" + u64(position)
+
+
+def mailbox(owner: Username) -> bytes:
+    """Return the key of a mailbox's totals."""
+    return b"b" + owner.encode()
+
+
+def mailbox_owner(key: bytes) -> Username:
+    """Return whose totals are under *key*."""
+    return Username(key[1:].decode())
+
+
+def entry_parts(key: bytes) -> tuple[Username, Position]:
+    """Return the owner and the position that an entry's key names."""
+    return Username(key[1:-9].decode()), Position(int.from_bytes(key[-8:], "big"))
+
+
+def attempt(owner: Username, sender: Username, message_id: MessageId, number: int) -> bytes:
+    """Return the key that finds an undeleted entry by what makes it a duplicate."""
+    return b"d" + owner.encode() + b"\0" + sender.encode() + b"\0" + message_id + u32(number)
+
+
+def expiry(expires_at: int, position: int, owner: Username) -> bytes:
+    """Return the key by which an entry is found when it expires."""
+    return b"x" + u64(expires_at) + u64(position) + owner.encode()
+
+
+def expiry_bound(moment: int) -> bytes:
+    """Return the first expiry key above those that expire at *moment*; `expiry_bound(0)` is where they start."""
+    return b"x" + u64(moment + 1)
+
+
+def expiry_parts(key: bytes) -> tuple[Username, Position]:
+    """Return the owner and the position of the entry that an expiry key names."""
+    return Username(key[17:].decode()), Position(int.from_bytes(key[9:17], "big"))
+
+
+def user(name: str) -> bytes:
+    """Return the key of an account."""
+    return b"u" + name.encode()
+
+
+def username(key: bytes) -> Username:
+    """Return the name of the account under *key*."""
+    return Username(key[1:].decode())
+
+
+def subscription(owner: Username) -> bytes:
+    """Return the key of a mailbox's newest subscription."""
+    return b"c" + owner.encode()
+
+
+def generation(owner: Username, vault_id: VaultId) -> bytes:
+    """Return the key of the highest generation that a vault subscribed with."""
+    return b"g" + owner.encode() + b"\0" + vault_id
+
+
+def state(owner: Username) -> bytes:
+    """Return the key of an account's sealed state."""
+    return b"t" + owner.encode()
+
+
+def stocks(owner: Username) -> bytes:
+    """Return the prefix of the ends of all stocks of *owner*; a vault id follows."""
+    return b"s" + owner.encode() + b"\0"
+
+
+def stock(owner: Username, vault_id: VaultId) -> bytes:
+    """Return the key of the two ends of a stock of pairs."""
+    return stocks(owner) + vault_id
+
+
+def pair(owner: Username, vault_id: VaultId, number: int) -> bytes:
+    """Return the key of one pair in a stock."""
+    return b"p" + owner.encode() + b"\0" + vault_id + u64(number)
+
+
+def pair_digest(owner: Username, vault_id: VaultId, octets: bytes) -> bytes:
+    """Return the key that finds a stocked pair by its content."""
+    return b"q" + owner.encode() + b"\0" + vault_id + hashlib.sha256(octets).digest()

@@ -1,0 +1,96 @@
+"""Opening: lock, schema version, relay id, and every mailbox counted before the first request."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from aimessage.clock import Clock
+from aimessage.crypto.random import Entropy, system_entropy
+from aimessage.errors import StoreDamaged
+from aimessage.octets import u16
+from aimessage.stores.local import LocalBudgets, LocalPresence
+from aimessage.stores.ports import Quotas, Refusal
+from aimessage.stores.rocksdb import keys
+from aimessage.stores.rocksdb.accounts import RocksStates, RocksSubscriptions
+from aimessage.stores.rocksdb.directory import RocksDirectory, RocksPairs
+from aimessage.stores.rocksdb.engine import Engine
+from aimessage.stores.rocksdb.mailboxes import Accounts, RocksMailboxes
+from aimessage.stores.rocksdb.writer import Writer
+from aimessage.types import RelayId
+
+__all__ = ["RocksStore", "open_rocksdb_store"]
+
+_SCHEMA = 1
+
+
+class RocksStore:
+    """All ports on one RocksDB; belongs to the event loop that opened it."""
+
+    def __init__(
+        self, engine: Engine, accounts: Accounts, relay_id: RelayId, clock: Clock, free_bytes: Callable[[], int]
+    ) -> None:
+        self._engine = engine
+        self._relay_id = relay_id
+        self._writer = Writer(engine, accounts.load, free_bytes)
+        self.mailboxes = RocksMailboxes(engine, self._writer, accounts)
+        self.directory = RocksDirectory(engine, self._writer)
+        self.pairs = RocksPairs(engine, self._writer)
+        self.subscriptions = RocksSubscriptions(engine, self._writer)
+        self.states = RocksStates(engine, self._writer)
+        self.presence = LocalPresence()
+        self.budgets = LocalBudgets(clock)
+
+    @property
+    def relay_id(self) -> RelayId:
+        """The random id made with the store."""
+        return self._relay_id
+
+    async def check_writable(self) -> Refusal | None:
+        """Return why the store cannot take writes now, or None."""
+        reason = await asyncio.to_thread(self._writer.refusal)
+        return None if reason is None else Refusal("relay_unavailable", reason, 1.0)
+
+    async def close(self) -> None:
+        """Finish what is queued, then release the directory. Nothing may be called after it."""
+        await self._writer.stop()
+        await asyncio.to_thread(self._engine.close)
+
+
+async def open_rocksdb_store(
+    path: Path,
+    *,
+    quotas: Quotas | None = None,
+    entropy: Entropy = system_entropy,
+    clock: Clock,
+    free_bytes: Callable[[], int] | None = None,
+) -> RocksStore:
+    """Open or make the store in directory *path*; *free_bytes* overrides how the space left is measured.
+
+    Raises ConfigInvalid: another process has it open, or a newer version wrote it. Raises StoreDamaged: it does
+    not open, or a mailbox does not hold what its record says.
+    """
+    engine, accounts, relay_id = await asyncio.to_thread(_open, path, quotas or Quotas(), entropy)
+    return RocksStore(engine, accounts, relay_id, clock, free_bytes or engine.free_bytes)
+
+
+def _open(path: Path, quotas: Quotas, entropy: Entropy) -> tuple[Engine, Accounts, RelayId]:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = Engine(path)
+    try:
+        relay_id = _identify(engine, path, entropy)  # first: the layout of a newer schema means nothing to us
+        return engine, Accounts(engine, quotas), relay_id
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _identify(engine: Engine, path: Path, entropy: Entropy) -> RelayId:
+    schema, relay_id = engine.get(keys.SCHEMA), engine.get(keys.RELAY_ID)
+    if schema is None or relay_id is None:
+        relay_id = entropy(16)
+        engine.write({keys.SCHEMA: u16(_SCHEMA), keys.RELAY_ID: relay_id})
+    elif int.from_bytes(schema, "big") > _SCHEMA:
+        raise StoreDamaged(
+            f"the store {path} was written by a newer version of aimessage", hint="upgrade this relay and start again"
+        )
+    return RelayId(relay_id)

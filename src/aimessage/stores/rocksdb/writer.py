@@ -1,0 +1,166 @@
+"""The single writer: one thread that drains a queue, decides, commits up to 256 jobs with one fsync, and reports.
+
+Compare-and-set is safe because every decision is made here, against the engine and what is pending in the same
+batch. A failed write leaves the engine's handle dead and the in-memory counts ahead of the disk, so everybody in
+the batch is refused, and the next attempt reopens the engine and counts again.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from aimessage.errors import AimessageError, RelayUnavailable
+from aimessage.stores.rocksdb.engine import Engine, WriteFailed
+
+__all__ = ["Batch", "Writer"]
+
+_JOBS_PER_COMMIT = 256
+_JOBS_WAITING = 65_536
+_FLOOR_BYTES = 64 << 20
+_RETRY_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+class Batch:
+    """What one commit will change, readable as if it were committed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.items: dict[bytes, bytes | None] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value under *key*, pending changes included."""
+        return self.items[key] if key in self.items else self._engine.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set *key*."""
+        self.items[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Remove *key*."""
+        self.items[key] = None
+
+    def scan(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
+        """Return all pairs with start ≤ key < stop, pending changes included; for small ranges."""
+        found: dict[bytes, bytes | None] = dict(self._engine.scan(start, stop))
+        found.update((key, value) for key, value in self.items.items() if start <= key < stop)
+        return sorted((key, value) for key, value in found.items() if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[Batch], object]
+    grows: bool
+    future: "asyncio.Future[object]"
+
+
+_Outcome = tuple["asyncio.Future[object]", object]
+
+
+class Writer:
+    """Runs jobs in the writer thread; *reload* rebuilds what is counted in memory after the engine was reopened."""
+
+    def __init__(self, engine: Engine, reload: Callable[[], None], free_bytes: Callable[[], int]) -> None:
+        self._engine = engine
+        self._reload = reload
+        self._free_bytes = free_bytes
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._broken = False
+        self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[Batch], T], *, grows: bool) -> T:
+        """Run *work* in the writer thread and return its result when the commit that holds it is on disk.
+
+        *work* may raise one of our errors before it changes anything. Work that *grows* the store is refused when
+        the disk is nearly full. Raises RelayUnavailable: not committed, try again.
+        """
+        if self._queue.qsize() >= _JOBS_WAITING:
+            raise RelayUnavailable("the store is busy")
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._queue.put(_Job(work, grows, future))
+        return await future  # type: ignore[return-value]  # the future holds what *work* returned
+
+    def refusal(self) -> str | None:
+        """Return why writes that grow the store are refused now, or None."""
+        if self._broken:
+            return "the store does not take writes at the moment"
+        if self._free_bytes() < max(2 * self._engine.wal_bytes(), _FLOOR_BYTES):
+            return "the relay's disk is nearly full"
+        return None
+
+    async def stop(self) -> None:
+        """Finish what is queued, then end the thread."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _main(self) -> None:
+        running = True
+        while running:
+            jobs = self._take()
+            running = None not in jobs
+            self._commit([job for job in jobs if job is not None])
+
+    def _take(self) -> list[_Job | None]:
+        jobs: list[_Job | None] = []
+        with suppress(queue.Empty):
+            jobs.append(self._queue.get(timeout=_RETRY_SECONDS if self._broken else None))
+            while jobs[-1] is not None and len(jobs) < _JOBS_PER_COMMIT:
+                jobs.append(self._queue.get_nowait())
+        return jobs
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        try:
+            if self._broken:
+                self._recover()
+            outcomes = self._work(jobs)
+        except WriteFailed:
+            self._broken = True
+            outcomes = [(job.future, RelayUnavailable("the store did not take the write")) for job in jobs]
+        except Exception as bug:  # noqa: BLE001 - the thread's boundary: callers get it, and the counts are rebuilt
+            self._broken = True
+            outcomes = [(job.future, bug) for job in jobs]
+        if outcomes:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_resolve, outcomes)
+
+    def _work(self, jobs: list[_Job]) -> list[_Outcome]:
+        batch = Batch(self._engine)
+        full = self.refusal() if any(job.grows for job in jobs) or self._broken else None
+        outcomes = [(job.future, self._outcome(job, batch, full)) for job in jobs]
+        if batch.items:
+            self._engine.write(batch.items)
+        return outcomes
+
+    def _outcome(self, job: _Job, batch: Batch, full: str | None) -> object:
+        if full is not None and (job.grows or self._broken):
+            return RelayUnavailable(full)
+        try:
+            return job.work(batch)
+        except AimessageError as error:
+            return error
+
+    def _recover(self) -> None:
+        if self._free_bytes() < _FLOOR_BYTES:
+            return
+        with suppress(AimessageError):  # still not: the next job or the next half second tries again
+            self._engine.reopen()
+            self._engine.write({b"zprobe": b""})
+            self._reload()
+            self._broken = False
+
+
+def _resolve(outcomes: list[_Outcome]) -> None:
+    for future, outcome in outcomes:
+        if future.done():  # its caller was cancelled; what was written stays
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
