@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from aimessage.stores.ports import Posting, Quotas, Refusal
 from aimessage.types import Position, Username
 
-__all__ = ["CONTROL", "Ledger", "expired", "expiry"]
+__all__ = ["CONTROL", "Ledger", "expired", "expiry", "malformed"]
 
 CONTROL = 1
 """The mail class of control messages: an own quota, whose oldest entry makes room."""
@@ -18,6 +18,13 @@ def expiry(posting: Posting, quotas: Quotas) -> int:
         return posting.expires_at
     bound = posting.accepted_at + ttl
     return min(posting.expires_at, bound) if posting.expires_at else bound
+
+
+def malformed(posting: Posting) -> Refusal | None:
+    """Return why *posting* can be no store's entry, or None: its numbers and its id come from the wire."""
+    if len(posting.message_id) == 16 and 0 <= posting.attempt < 1 << 32 and 0 <= posting.expires_at < 1 << 63:
+        return None
+    return Refusal("bad_value", "the message id, the attempt or the expiry is out of range")
 
 
 def expired(expires_at: int, now_ms: int) -> bool:

@@ -6,9 +6,25 @@ from dataclasses import dataclass, field, replace
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.errors import RecipientUnknown
-from aimessage.stores.ledger import Ledger, expired, expiry
+from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry, malformed
 from aimessage.stores.local import LocalBudgets, LocalPresence
-from aimessage.stores.ports import CaughtUp, Posting, Quotas, Receipt, Refusal, Registered, Stored, Subscription
+from aimessage.stores.ports import (
+    Budgets,
+    CaughtUp,
+    Directory,
+    Mailboxes,
+    Pairs,
+    Posting,
+    Presence,
+    Quotas,
+    Receipt,
+    Refusal,
+    Registered,
+    States,
+    Stored,
+    Subscription,
+    Subscriptions,
+)
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = ["MemoryStore", "open_memory_store"]
@@ -28,13 +44,13 @@ class _Mailbox:
         if known is not None:
             entry = self.entries[known]
             return Receipt(known, entry.accepted_at, entry.expires_at, duplicate=True)
-        refusal = self.ledger.refusal(posting, quotas)
+        refusal = malformed(posting) or self.ledger.refusal(posting, quotas)
         if refusal is not None:
             return refusal
         return self._store(posting, expiry(posting, quotas), quotas)
 
     def _store(self, posting: Posting, expires_at: int, quotas: Quotas) -> Receipt:
-        oldest = self.ledger.evict(quotas) if posting.mail_class == 1 else None
+        oldest = self.ledger.evict(quotas) if posting.mail_class == CONTROL else None
         if oldest is not None:
             self.remove(oldest)
         position = Position(self.next_position)
@@ -204,13 +220,13 @@ class MemoryStore:
 
     def __init__(self, quotas: Quotas, relay_id: RelayId, clock: Clock) -> None:
         self._relay_id = relay_id
-        self.mailboxes = MemoryMailboxes(quotas)
-        self.pairs = MemoryPairs()
-        self.directory = MemoryDirectory(self.pairs)
-        self.subscriptions = MemorySubscriptions()
-        self.states = MemoryStates()
-        self.presence = LocalPresence()
-        self.budgets = LocalBudgets(clock)
+        self.mailboxes: Mailboxes = MemoryMailboxes(quotas)
+        self.pairs: Pairs = MemoryPairs()
+        self.directory: Directory = MemoryDirectory(self.pairs)
+        self.subscriptions: Subscriptions = MemorySubscriptions()
+        self.states: States = MemoryStates()
+        self.presence: Presence = LocalPresence()
+        self.budgets: Budgets = LocalBudgets(clock)
 
     @property
     def relay_id(self) -> RelayId:

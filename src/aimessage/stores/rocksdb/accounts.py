@@ -27,7 +27,7 @@ class RocksSubscriptions:
 
         def supersede(batch: Batch) -> Subscription | Refusal:
             seen = batch.get(keys.generation(owner, vault_id))
-            if seen is not None and generation <= int.from_bytes(seen, "big"):
+            if generation <= (-1 if seen is None else int.from_bytes(seen, "big")):
                 return Refusal("generation_stale", "this vault has subscribed with this generation before")
             newest = batch.get(keys.subscription(owner))
             number = _load(newest).number + 1 if newest is not None else 1

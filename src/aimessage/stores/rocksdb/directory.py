@@ -81,8 +81,9 @@ class RocksDirectory:
             new = Registered(username, old.signing_key, bundle, vault_id, epoch, old.registered_at)
             batch.put(keys.user(username), _dump(new))
             for key, _ in _stocks(batch, username):
-                if key[-16:] != vault_id:
-                    _drop(batch, username, VaultId(key[-16:]))
+                stocked = VaultId(key.removeprefix(keys.stocks(username)))
+                if stocked != vault_id:
+                    _drop(batch, username, stocked)
 
         await self._writer.run(replace, grows=True)
 

@@ -16,9 +16,9 @@ from aimessage.octets import u32, u64
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = [
-    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry", "expiry_bound",
-    "expiry_parts", "generation", "mailbox", "mailbox_owner", "pair", "pair_digest", "state", "stock", "stocks",
-    "subscription", "user", "username",
+    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry",
+    "expiry_bound", "expiry_parts", "generation", "mailbox", "mailbox_owner", "pair", "pair_digest", "state",
+    "stock", "stocks", "subscription", "user", "username",
 ]  # fmt: skip
 
 SCHEMA = b"zschema"

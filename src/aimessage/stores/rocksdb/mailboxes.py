@@ -8,7 +8,7 @@ import msgspec
 
 from aimessage.errors import RelayUnavailable, StoreDamaged
 from aimessage.octets import Reader, u64
-from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry
+from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry, malformed
 from aimessage.stores.ports import CaughtUp, Posting, Quotas, Receipt, Refusal, Stored
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
@@ -85,6 +85,9 @@ class Accounts:
 
     def post(self, batch: Batch, posting: Posting) -> Receipt | Refusal:
         """Store one posting or refuse it."""
+        impossible = malformed(posting)
+        if impossible is not None:
+            return impossible
         owner = posting.owner
         attempt = keys.attempt(owner, posting.sender, posting.message_id, posting.attempt)
         known = batch.get(attempt)
@@ -124,6 +127,8 @@ class Accounts:
 
     def remove(self, batch: Batch, owner: Username, position: Position, message_id: MessageId | None) -> bool:
         """Delete one entry if it is there and, unless None, *message_id* is its id; return whether it was."""
+        if not 0 < position < 1 << 64:  # it came from the wire
+            return False
         octets = batch.get(keys.entry(owner, position))
         if octets is None:
             return False

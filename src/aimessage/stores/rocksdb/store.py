@@ -9,7 +9,17 @@ from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.errors import StoreDamaged
 from aimessage.octets import u16
 from aimessage.stores.local import LocalBudgets, LocalPresence
-from aimessage.stores.ports import Quotas, Refusal
+from aimessage.stores.ports import (
+    Budgets,
+    Directory,
+    Mailboxes,
+    Pairs,
+    Presence,
+    Quotas,
+    Refusal,
+    States,
+    Subscriptions,
+)
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.accounts import RocksStates, RocksSubscriptions
 from aimessage.stores.rocksdb.directory import RocksDirectory, RocksPairs
@@ -31,14 +41,15 @@ class RocksStore:
     ) -> None:
         self._engine = engine
         self._relay_id = relay_id
+        self._accounts = accounts
         self._writer = Writer(engine, accounts.load, free_bytes)
-        self.mailboxes = RocksMailboxes(engine, self._writer, accounts)
-        self.directory = RocksDirectory(engine, self._writer)
-        self.pairs = RocksPairs(engine, self._writer)
-        self.subscriptions = RocksSubscriptions(engine, self._writer)
-        self.states = RocksStates(engine, self._writer)
-        self.presence = LocalPresence()
-        self.budgets = LocalBudgets(clock)
+        self.mailboxes: Mailboxes = RocksMailboxes(engine, self._writer, accounts)
+        self.directory: Directory = RocksDirectory(engine, self._writer)
+        self.pairs: Pairs = RocksPairs(engine, self._writer)
+        self.subscriptions: Subscriptions = RocksSubscriptions(engine, self._writer)
+        self.states: States = RocksStates(engine, self._writer)
+        self.presence: Presence = LocalPresence()
+        self.budgets: Budgets = LocalBudgets(clock)
 
     @property
     def relay_id(self) -> RelayId:

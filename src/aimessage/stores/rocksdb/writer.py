@@ -72,6 +72,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._broken = False
+        self._running: _Job | None = None
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -123,9 +124,10 @@ class Writer:
         except WriteFailed:
             self._broken = True
             outcomes = [(job.future, RelayUnavailable("the store did not take the write")) for job in jobs]
-        except Exception as bug:  # noqa: BLE001 - the thread's boundary: callers get it, and the counts are rebuilt
+        except Exception as bug:  # noqa: BLE001 - the thread's boundary: its caller gets it, and the counts are rebuilt
             self._broken = True
-            outcomes = [(job.future, bug) for job in jobs]
+            unlucky = RelayUnavailable("the store undid a commit")
+            outcomes = [(job.future, bug if job is self._running else unlucky) for job in jobs]
         if outcomes:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_resolve, outcomes)
@@ -133,7 +135,11 @@ class Writer:
     def _work(self, jobs: list[_Job]) -> list[_Outcome]:
         batch = Batch(self._engine)
         full = self.refusal() if any(job.grows for job in jobs) or self._broken else None
-        outcomes = [(job.future, self._outcome(job, batch, full)) for job in jobs]
+        outcomes: list[_Outcome] = []
+        for job in jobs:
+            self._running = job
+            outcomes.append((job.future, self._outcome(job, batch, full)))
+        self._running = None
         if batch.items:
             self._engine.write(batch.items)
         return outcomes

@@ -1,0 +1,39 @@
+"""One store of each kind, opened anew for each test."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from aimessage.stores.memory import open_memory_store
+from aimessage.stores.ports import Quotas, Store
+from aimessage.stores.rocksdb import open_rocksdb_store
+from support.stores import ManualClock
+
+OpenStore = Callable[..., Awaitable[Store]]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+async def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[OpenStore]:
+    async with AsyncExitStack() as stack:
+
+        async def opened(**bounds: float) -> Store:
+            quotas = Quotas(**bounds)  # type: ignore[arg-type]
+            store: Store = open_memory_store(quotas=quotas, clock=clock)
+            if request.param == "rocksdb":
+                store = await open_rocksdb_store(tmp_path / "store", quotas=quotas, clock=clock)
+            stack.push_async_callback(store.close)
+            return store
+
+        yield opened
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> Store:
+    return await open_store()

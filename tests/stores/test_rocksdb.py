@@ -1,0 +1,233 @@
+"""What is RocksDB's own: reopening, crashes, damage, a full disk, and who may open it."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
+from aimessage.octets import u16, u64
+from aimessage.stores.ports import Quotas, Refusal, Subscription
+from aimessage.stores.rocksdb import RocksStore, keys, open_rocksdb_store
+from aimessage.stores.rocksdb.engine import Engine
+from aimessage.stores.rocksdb.writer import Batch
+from support.stores import ALICE, BOB, VAULT, ManualClock, accepted, account, contents, number, post
+
+TESTS = Path(__file__).parents[1]
+
+
+async def opened(path: Path, quotas: Quotas | None = None) -> RocksStore:
+    return await open_rocksdb_store(path, quotas=quotas, clock=ManualClock())
+
+
+async def spawn(verb: str, path: Path) -> Process:
+    environ = {**os.environ, "PYTHONPATH": str(TESTS)}
+    command = (sys.executable, "-m", "support.store_process", verb, str(path))
+    return await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environ)
+
+
+async def words(process: Process) -> list[str]:
+    output, _ = await process.communicate()
+    return output.decode().split()
+
+
+async def test_everything_survives_reopening(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    relay_id = store.relay_id
+    await store.mailboxes.append([post(1), post(2), post(3, control=True)])
+    await store.directory.register(account(ALICE))
+    await store.pairs.stock(ALICE, VAULT, [b"one", b"two"])
+    await store.pairs.claim(ALICE, VAULT)
+    await store.subscriptions.activate(ALICE, VAULT, 4)
+    await store.states.put(ALICE, 2, b"state")
+    before = await contents(store.mailboxes)
+    await store.close()
+
+    store = await opened(tmp_path)
+
+    assert store.relay_id == relay_id
+    assert await contents(store.mailboxes) == before
+    assert await store.directory.find(ALICE) == account(ALICE)
+    assert await store.pairs.claim(ALICE, VAULT) == b"two"
+    assert await store.pairs.claim(ALICE, VAULT) is None
+    assert isinstance(await store.subscriptions.activate(ALICE, VAULT, 4), Refusal)
+    assert await store.subscriptions.activate(ALICE, VAULT, 5) == Subscription(2, VAULT, 5)
+    assert await store.states.get(ALICE) == (2, b"state")
+    await store.close()
+
+
+async def test_a_repeat_is_known_and_positions_go_on_after_reopening(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    first, second = map(accepted, await store.mailboxes.append([post(1), post(2)]))
+    await store.mailboxes.ack(ALICE, [(first.position, number(1)), (second.position, number(2))])
+    [third] = await store.mailboxes.append([post(3)])
+    await store.close()
+
+    store = await opened(tmp_path)
+    again, fourth = await store.mailboxes.append([post(3), post(4)])
+
+    assert again == replace(accepted(third), duplicate=True)
+    assert accepted(fourth).position > accepted(third).position > second.position
+    await store.close()
+
+
+async def test_quotas_count_what_was_there_before_reopening(tmp_path: Path) -> None:
+    quotas = Quotas(messages=8, sender_share=0.25, controls=2)
+    store = await opened(tmp_path, quotas)
+    await store.mailboxes.append([post(1), post(2), post(3, control=True), post(4, control=True)])
+    await store.close()
+
+    store = await opened(tmp_path, quotas)
+    refused, taken = await store.mailboxes.append([post(5), post(6, control=True)])
+
+    assert isinstance(refused, Refusal)
+    accepted(taken)
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(value) for value in (1, 2, 4, 6)]
+    await store.close()
+
+
+async def test_what_was_acked_survives_a_kill(tmp_path: Path) -> None:
+    process = await spawn("append", tmp_path)
+    assert process.stdout is not None
+    acked = [int(await process.stdout.readline()) for _ in range(400)]
+    process.kill()
+    acked += [int(line) for line in (await process.communicate())[0].split()]
+
+    store = await opened(tmp_path)
+    found = {entry.message_id for entry in await contents(store.mailboxes)}
+
+    assert found >= {number(value) for value in acked}
+    await store.close()
+
+
+async def test_a_second_opener_is_refused_at_once(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+
+    with pytest.raises(ConfigInvalid, match="in use by another relay"):
+        await opened(tmp_path)
+    assert await words(await spawn("open", tmp_path)) == ["config_invalid"]
+
+    await store.close()
+    assert await words(await spawn("open", tmp_path)) == ["opened"]
+
+
+async def test_when_no_file_can_grow_appends_are_refused_until_it_can(tmp_path: Path) -> None:
+    outcome = await words(await spawn("starve", tmp_path))
+
+    assert outcome == ["relay_unavailable", "unwritable", "accepted", "whole"]
+    assert await words(await spawn("open", tmp_path)) == ["opened"]
+
+
+async def test_a_nearly_full_disk_refuses_what_grows_and_lets_mail_out(tmp_path: Path) -> None:
+    free = [1 << 40]
+    store = await open_rocksdb_store(tmp_path, clock=ManualClock(), free_bytes=lambda: free[0])
+    [answer] = await store.mailboxes.append([post(1)])
+    free[0] = 60 << 20
+
+    [refused] = await store.mailboxes.append([post(2)])
+
+    assert isinstance(refused, Refusal)
+    assert refused.code == "relay_unavailable"
+    assert await store.check_writable() == refused
+    with pytest.raises(RelayUnavailable):
+        await store.directory.register(account(ALICE))
+    assert len(await contents(store.mailboxes)) == 1
+    assert await store.mailboxes.ack(ALICE, [(accepted(answer).position, number(1))]) == 1
+    free[0] = 1 << 40
+    accepted((await store.mailboxes.append([post(2)]))[0])
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {keys.mailbox(BOB): u64(3) + u64(1) + u64(8)},
+        {keys.mailbox(BOB): u64(3) + u64(2) + u64(17)},
+        {keys.mailbox(BOB): None},
+        {keys.mailbox(BOB): u64(2) + u64(2) + u64(16)},
+        {keys.entry(BOB, 2): None},
+        {keys.entry(BOB, 2): b"\xff"},
+    ],
+)
+async def test_a_mailbox_that_does_not_match_its_record_is_named(
+    tmp_path: Path, damage: dict[bytes, bytes | None]
+) -> None:
+    store = await opened(tmp_path)
+    await store.mailboxes.append([post(1, owner=BOB), post(2, owner=BOB), post(3)])
+    await store.close()
+    engine = Engine(tmp_path)
+    engine.write(damage)
+    engine.close()
+
+    with pytest.raises(StoreDamaged, match="mailbox of bob"):
+        await opened(tmp_path)
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    await (await opened(tmp_path)).close()
+    engine = Engine(tmp_path)
+    engine.write({keys.SCHEMA: u16(2)})
+    engine.close()
+
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="newer version"):
+            await opened(tmp_path)
+
+
+async def test_a_drained_mailbox_is_not_scanned_from_its_start(tmp_path: Path) -> None:
+    store = await opened(tmp_path, Quotas(sender_share=0))
+    answers = await store.mailboxes.append([post(value) for value in range(1, 3001)])
+    pairs = [(accepted(answer).position, number(value)) for value, answer in enumerate(answers, 1)]
+
+    await store.mailboxes.ack(ALICE, pairs[:-1][::-1])  # newest first, so that no ack moves the cursor along
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(3000)]
+    assert store._accounts.of(ALICE).first == pairs[-1][0]  # the scan itself moved it
+
+    await store.mailboxes.ack(ALICE, pairs[-1:])
+    assert await contents(store.mailboxes) == []
+    assert store._accounts.of(ALICE).first == pairs[-1][0] + 1
+    await store.close()
+
+
+async def test_many_callers_share_commits(tmp_path: Path) -> None:
+    store = await opened(tmp_path, Quotas(sender_share=0))
+
+    answers = await asyncio.gather(*(store.mailboxes.append([post(value)]) for value in range(1, 2001)))
+
+    assert len({accepted(answer).position for [answer] in answers}) == 2000
+    assert (await store.mailboxes.depth(ALICE))[0] == 2000
+    await store.close()
+
+
+async def test_a_cancelled_caller_disturbs_nobody(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    waiting = [asyncio.ensure_future(store.mailboxes.append([post(value)])) for value in range(1, 5)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [isinstance(answer, list) for answer in answers] == [True, False, True, True]
+    await store.close()
+
+
+async def test_a_bug_in_one_job_fails_that_caller_and_undoes_what_was_counted(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await store.mailboxes.append([post(1)])
+
+    def half_done(batch: Batch) -> None:
+        store._accounts.post(batch, post(2))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await store._writer.run(half_done, grows=True)
+
+    [answer] = await store.mailboxes.append([post(3)])
+    accepted(answer)
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(1), number(3)]
+    assert await store.mailboxes.depth(ALICE) == (2, 16)
+    await store.close()

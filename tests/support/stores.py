@@ -1,0 +1,69 @@
+"""Postings, accounts and a clock for tests of the stores."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from aimessage.stores.ports import CaughtUp, Mailboxes, Posting, Receipt, Refusal, Registered, Stored
+from aimessage.types import MessageId, Position, Username, VaultId
+
+__all__ = ["ALICE", "BOB", "NOW", "VAULT", "ManualClock", "account", "accepted", "contents", "name", "number", "post"]
+
+NOW = 1_800_000_000_000
+ALICE = Username("alice")
+BOB = Username("bob")
+VAULT = VaultId(b"v" * 16)
+
+
+@dataclass
+class ManualClock:
+    """Stands still until it is told to advance."""
+
+    seconds: float = 1000.0
+
+    def now(self) -> datetime:
+        """Return the wall-clock time."""
+        return datetime(2027, 1, 15, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        """Return the seconds so far."""
+        return self.seconds
+
+
+def name(value: int) -> Username:
+    """Return one of many usernames, in order."""
+    return Username(f"agent-{value:05}")
+
+
+def number(value: int) -> MessageId:
+    """Return one of many message ids."""
+    return MessageId(value.to_bytes(16, "big"))
+
+
+def post(
+    value: int, *, owner: Username = ALICE, sender: Username = BOB, control: bool = False, ttl: int = 0, size: int = 8
+) -> Posting:
+    """Return the posting with message id *value*, of *size* sealed bytes; *ttl* in milliseconds."""
+    expires_at = NOW + ttl if ttl else 0
+    return Posting(
+        owner, sender, number(value), 0, int(control), NOW, expires_at, value.to_bytes(4, "big") * (size // 4)
+    )
+
+
+def account(username: Username, key: bytes = b"k" * 32) -> Registered:
+    """Return an account that *key* owns."""
+    return Registered(username, key, b"bundle", VAULT, 1, NOW)
+
+
+def accepted(answer: Receipt | Refusal) -> Receipt:
+    """Return *answer*, which must be a receipt."""
+    assert isinstance(answer, Receipt), answer
+    return answer
+
+
+async def contents(boxes: Mailboxes, owner: Username = ALICE, *, after: int = 0, now_ms: int = NOW) -> list[Stored]:
+    """Return what the mailbox yields before its one CaughtUp."""
+    stream: AsyncIterator[Stored | CaughtUp] = boxes.stream(owner, after=Position(after), now_ms=now_ms)
+    found = [item async for item in stream]
+    assert isinstance(found.pop(), CaughtUp)
+    return [item for item in found if isinstance(item, Stored)]
