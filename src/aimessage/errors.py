@@ -240,7 +240,9 @@ class MailboxFull(OverLimit):
 
 
 class Temporary(AimessageError):
-    """Nobody's fault; the same call may succeed later."""
+    """Nobody's fault; the same call may succeed later. `message_id` names the message that waits in the outbox."""
+
+    message_id: str | None = None
 
     code = "temporary"
     retryable = True

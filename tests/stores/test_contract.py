@@ -256,6 +256,13 @@ async def test_a_pair_in_stock_is_not_stocked_twice(store: Store) -> None:
     assert await store.pairs.stock(ALICE, VAULT, [b"two", b"three"]) == 3
 
 
+async def test_a_pair_that_was_claimed_may_be_stocked_again(store: Store) -> None:
+    await store.pairs.stock(ALICE, VAULT, [b"one"])
+    assert await store.pairs.claim(ALICE, VAULT) == b"one"
+
+    assert await store.pairs.stock(ALICE, VAULT, [b"one"]) == 1
+
+
 async def test_pairs_of_another_vault_are_neither_served_nor_kept(store: Store) -> None:
     await store.directory.register(account(ALICE))
     await store.pairs.stock(ALICE, VAULT, [b"one", b"two"])
@@ -325,6 +332,15 @@ async def test_a_budget_gives_its_burst_then_its_rate(store: Store, clock: Manua
     clock.seconds += 0.5
     assert await take() == 0.0
     assert await take() == pytest.approx(0.5)
+
+
+async def test_many_budgets_do_not_empty_each_other(store: Store, clock: ManualClock) -> None:
+    assert await store.budgets.take("spent", rate=0.001, burst=1.0) == 0.0
+    for value in range(10_050):
+        clock.seconds += 0.001
+        assert await store.budgets.take(f"peer {value}", rate=1000.0, burst=10.0) == 0.0
+
+    assert await store.budgets.take("spent", rate=0.001, burst=1.0) > 0
 
 
 async def test_a_store_has_a_random_id_and_takes_writes(store: Store) -> None:

@@ -25,9 +25,20 @@ async def opened(path: Path, quotas: Quotas | None = None) -> RocksStore:
 
 
 async def spawn(verb: str, path: Path) -> Process:
-    environ = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     command = (sys.executable, "-m", "support.store_process", verb, str(path))
     return await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=environ)
+
+
+def tear_last_record(path: Path) -> None:
+    """Leave the start of one more record in the log, of which nobody was told."""
+    with max(path.glob("*.log")).open("ab") as log:
+        log.write(b"\x01\x02\x03\x04\x05")
+
+
+def overwrite_manifest(path: Path) -> None:
+    [manifest] = path.glob("MANIFEST-*")
+    manifest.write_bytes(b"not a manifest")
 
 
 async def words(process: Process) -> list[str]:
@@ -96,6 +107,7 @@ async def test_what_was_acked_survives_a_kill(tmp_path: Path) -> None:
     acked = [int(await process.stdout.readline()) for _ in range(400)]
     process.kill()
     acked += [int(line) for line in (await process.communicate())[0].split()]
+    tear_last_record(tmp_path)
 
     store = await opened(tmp_path)
     found = {entry.message_id for entry in await contents(store.mailboxes)}
@@ -136,7 +148,9 @@ async def test_a_nearly_full_disk_refuses_what_grows_and_lets_mail_out(tmp_path:
     with pytest.raises(RelayUnavailable):
         await store.directory.register(account(ALICE))
     assert len(await contents(store.mailboxes)) == 1
-    assert await store.mailboxes.ack(ALICE, [(accepted(answer).position, number(1))]) == 1
+    ack = store.mailboxes.ack(ALICE, [(accepted(answer).position, number(1))])
+    answers, acked = await asyncio.gather(store.mailboxes.append([post(3)]), ack)
+    assert (answers, acked) == ([refused], 1)
     free[0] = 1 << 40
     accepted((await store.mailboxes.append([post(2)]))[0])
     await store.close()
@@ -165,6 +179,24 @@ async def test_a_mailbox_that_does_not_match_its_record_is_named(
 
     with pytest.raises(StoreDamaged, match="mailbox of bob"):
         await opened(tmp_path)
+
+
+async def test_a_store_that_the_engine_cannot_open_is_damaged(tmp_path: Path) -> None:
+    await (await opened(tmp_path)).close()
+    overwrite_manifest(tmp_path)
+
+    with pytest.raises(StoreDamaged, match="does not open"):
+        await opened(tmp_path)
+
+
+async def test_reading_while_the_engine_is_closed_is_temporary(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await store.close()
+
+    with pytest.raises(RelayUnavailable):
+        await store.directory.find(ALICE)
+    with pytest.raises(RelayUnavailable):
+        await store.directory.names(after="", limit=1)
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -18,14 +18,16 @@ __all__ = ["Home", "Outcome", "Relay", "running_relay"]
 
 BIN: Final = Path(sys.executable).parent
 _ADDRESS: Final = re.compile(r"(?:localhost|127\.0\.0\.1):([1-9][0-9]*)")
+_SETTINGS: Final = (
+    *("AIMESSAGE_", "RATE_LIMIT_", "MAILBOX_"),
+    *("PORT", "DB_PATH", "LOG_FORMAT", "HOST_ADDRESS", "STORE", "PUBLIC_HOST"),
+)
 _START_SECONDS: Final = 20.0
 _COMMAND_SECONDS: Final = 90.0
 
 
 def _environment(**extra: str) -> dict[str, str]:
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(("AIMESSAGE_", "RATE_LIMIT_"))}
-    for key in ("PORT", "DB_PATH", "LOG_FORMAT"):
-        ours.pop(key, None)
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(_SETTINGS)}
     return ours | extra
 
 

@@ -28,10 +28,10 @@ def listen(shared: Shared, count: int | None, timeout: timedelta | None, sender:
 async def _listen(shared: Shared, count: int | None, limit: float | None, sender: str | None) -> int:
     import asyncio
 
-    from aimessage.client import agent
+    from aimessage import client
 
     shown = 0
-    async with agent.connect(shared.settings()) as me:
+    async with client.connect(shared.settings()) as me:
         try:
             async with asyncio.timeout(limit):
                 async for message in me.listen(count=count, sender=sender):

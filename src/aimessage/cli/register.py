@@ -29,10 +29,10 @@ def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Pa
 
     The token, which is the identity, is kept in a file that only you can read; it is never printed here.
     """
-    from aimessage.client import agent
+    from aimessage import client
 
     invite = _invitation(invite_file) if invite_file is not None else ""
-    profile = run_async(agent.register(shared.settings(), username, if_not_exists=if_not_exists, invite=invite))
+    profile = run_async(client.register(shared.settings(), username, if_not_exists=if_not_exists, invite=invite))
     show_profile(shared.screen, "registered", profile)
 
 

@@ -15,7 +15,7 @@ from aimessage.types import SecretBytes
 __all__ = ["restore"]
 
 
-@click.command()
+@click.command(short_help="Bring an identity to this machine by its token.")
 @click.option("-u", "--username", metavar="NAME", help="The username of the identity (or AIMESSAGE_USERNAME).")
 @click.option(
     "--token-file", type=click.Path(path_type=Path), metavar="FILE", help="The file that holds the token alone."
@@ -26,7 +26,7 @@ def restore(shared: Shared, username: str | None, token_file: Path | None) -> No
 
     There is no option for the token itself, because other users of the machine can see a command line.
     """
-    from aimessage.client import agent
+    from aimessage import client
 
     settings = shared.settings(token_file=token_file)
     name = username or settings.username
@@ -34,7 +34,7 @@ def restore(shared: Shared, username: str | None, token_file: Path | None) -> No
         raise BadValue("no username", hint="aimessage restore --username NAME --server URL")
     if settings.token is None:
         settings = replace(settings, token=_token_from_stdin())
-    show_profile(shared.screen, "restored", run_async(agent.restore(settings, name)))
+    show_profile(shared.screen, "restored", run_async(client.restore(settings, name)))
 
 
 def _token_from_stdin() -> SecretBytes:

@@ -1,9 +1,10 @@
 """`aimessage send`: one body, one or several recipients, an outcome for each."""
 
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from aimessage.client.agent import Agent
 
 __all__ = ["send"]
+
+
+class _Options(TypedDict):
+    message: str | None
+    file: Path | None
+    data: str | None
+    thread: str | None
+    reply_to: str | None
+    ttl: timedelta | None
+    wait_for: str
+    timeout: timedelta
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,7 @@ class _Letter:
         return len((self.text or "").encode())
 
 
-@click.command()
+@click.command(short_help="Send a message to one or several agents.")
 @click.option("-t", "--to", "recipients", multiple=True, required=True, metavar="NAME", help="Repeatable.")
 @click.option("-m", "--message", metavar="TEXT", help="The text; - reads standard input.")
 @click.option("--file", type=click.Path(path_type=Path), metavar="FILE", help="Send this file's text.")
@@ -50,30 +63,19 @@ class _Letter:
 @click.option("--timeout", type=DURATION, default=timedelta(seconds=30), metavar="30s", help="Keep trying so long.")
 @click.option("--dry-run", is_flag=True, help="Check everything that can be checked here; send nothing.")
 @shared_options
-def send(  # noqa: PLR0913 — click hands over one argument an option
-    shared: Shared,
-    recipients: tuple[str, ...],
-    message: str | None,
-    file: Path | None,
-    data: str | None,
-    thread: str | None,
-    reply_to: str | None,
-    ttl: timedelta | None,
-    wait_for: str,
-    timeout: timedelta,
-    dry_run: bool,
-) -> int:
+def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options]) -> int:
     """Send a message; it is sealed here, and only the recipient can open it.
 
     "accepted" means that the relay has it on disk; the recipient may be offline. When it is not accepted in time, the
     exit code is 75 and the message waits in the outbox for this agent's next command.
     """
-    if wait_for != "accepted":
-        raise BadValue(f"waiting until a message is {wait_for} is not supported yet", hint="use --wait-for accepted")
-    text, value = _body(message, file, data)
-    letter = _Letter(text, value, thread, reply_to, ttl, timeout)
+    if (fate := options["wait_for"]) != "accepted":
+        raise BadValue(f"waiting until a message is {fate} is not supported yet", hint="use --wait-for accepted")
+    text, value = _body(options["message"], options["file"], options["data"])
+    thread, reply_to = options["thread"], options["reply_to"]
+    letter = _Letter(text, value, thread, reply_to, options["ttl"], options["timeout"])
     names = list(dict.fromkeys(recipients))
-    if dry_run:
+    if options["dry_run"]:
         return _rehearse(shared, names, letter)
     return run_async(_send(shared, names, letter))
 
@@ -93,8 +95,6 @@ def _body(message: str | None, file: Path | None, data: str | None) -> tuple[str
 
 
 def _argument_bytes(argument: str) -> bytes:
-    import os
-
     return os.fsencode(argument)  # the bytes that the shell passed: what is not UTF-8 is refused, not guessed
 
 
@@ -115,9 +115,9 @@ def _rehearse(shared: Shared, names: list[str], letter: _Letter) -> int:
 async def _send(shared: Shared, names: list[str], letter: _Letter) -> int:
     import asyncio
 
-    from aimessage.client import agent
+    from aimessage import client
 
-    async with agent.connect(shared.settings()) as me, asyncio.TaskGroup() as group:
+    async with client.connect(shared.settings()) as me, asyncio.TaskGroup() as group:
         sends = {name: group.create_task(_one(shared, me, name, letter)) for name in names}
     failed = {name: failure for name, task in sends.items() if (failure := task.result()) is not None}
     failures = [failure.about(name) if len(names) > 1 else failure for name, failure in failed.items()]

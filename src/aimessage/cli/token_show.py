@@ -7,7 +7,7 @@ from aimessage.cli.options import Shared, shared_options
 __all__ = ["token"]
 
 
-@click.group()
+@click.group(no_args_is_help=False, short_help="Show the token, which is this agent.")
 @shared_options
 def token(_shared: Shared) -> None:
     """The token: whoever holds it is this agent."""
@@ -17,7 +17,7 @@ def token(_shared: Shared) -> None:
 @shared_options
 def show(shared: Shared) -> None:
     """Print the token. Keep it as you would a private key."""
-    from aimessage.client import agent
+    from aimessage import client
 
-    text = agent.token_text(shared.settings())
+    text = client.token_text(shared.settings())
     shared.screen.show({"v": 1, "type": "token", "token": text}, text)

@@ -17,9 +17,9 @@ def users(shared: Shared, everyone: bool) -> None:
 
 
 async def _list(shared: Shared, everyone: bool) -> None:
-    from aimessage.client import agent
+    from aimessage import client
 
-    async with agent.connect(shared.settings()) as me:
+    async with client.connect(shared.settings()) as me:
         present = await me.users(everyone=everyone)
     for user in present:
         state = "online" if user.online else "offline"

@@ -16,9 +16,9 @@ def whoami(shared: Shared) -> None:
 
 
 async def _tell(shared: Shared) -> None:
-    from aimessage.client import agent
+    from aimessage import client
 
-    async with agent.connect(shared.settings()) as me:
+    async with client.connect(shared.settings()) as me:
         profile, fingerprint = me.profile, me.fingerprint
     shape = {
         "v": 1,

@@ -14,16 +14,10 @@ from rocksdict import DbClosedError, DBRecoveryMode, Options, Rdict, ReadOptions
 
 from aimessage.errors import AimessageError, ConfigInvalid, RelayUnavailable, StoreDamaged
 
-__all__ = ["Engine", "WriteFailed"]
+__all__ = ["Engine"]
 
 _WAL_BYTES = 64 << 20
 _PAGE = 256
-
-
-class WriteFailed(AimessageError):
-    """The engine did not take a batch; its handle takes no more writes until it is reopened."""
-
-    code = "relay_unavailable"
 
 
 def _options() -> Options:
@@ -54,7 +48,7 @@ class Engine:
             if "LOCK" in str(error):
                 raise ConfigInvalid(
                     f"the store {self._path} is in use by another relay",
-                    hint="stop the other relay, or give this one its own --data directory",
+                    hint="stop the other relay, or give this one its own --db-path",
                 ) from None
             raise StoreDamaged(f"the store {self._path} does not open: {error}") from None
 
@@ -94,7 +88,7 @@ class Engine:
             start = found[-1][0] + b"\0"
 
     def write(self, items: Mapping[bytes, bytes | None]) -> None:
-        """Put or (None) delete all items in one commit, on disk when it returns. Raises WriteFailed."""
+        """Put or (None) delete all items in one commit, on disk when it returns. Raises RelayUnavailable."""
         batch = WriteBatch(raw_mode=True)
         for key, value in items.items():
             if value is None:
@@ -104,7 +98,7 @@ class Engine:
         try:
             self._db.write(batch, self._synced)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-            raise WriteFailed(f"the store does not take writes: {error}") from None
+            raise RelayUnavailable(f"the store does not take writes: {error}") from None
 
     def reopen(self) -> None:
         """Close and open again; what was committed is there. Raises ConfigInvalid or StoreDamaged and stays closed."""

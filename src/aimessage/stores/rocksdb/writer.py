@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aimessage.errors import AimessageError, RelayUnavailable
-from aimessage.stores.rocksdb.engine import Engine, WriteFailed
+from aimessage.stores.rocksdb.engine import Engine
 
 __all__ = ["Batch", "Writer"]
 
@@ -121,7 +121,7 @@ class Writer:
             if self._broken:
                 self._recover()
             outcomes = self._work(jobs)
-        except WriteFailed:
+        except RelayUnavailable:
             self._broken = True
             outcomes = [(job.future, RelayUnavailable("the store did not take the write")) for job in jobs]
         except Exception as bug:  # noqa: BLE001 - the thread's boundary: its caller gets it, and the counts are rebuilt

@@ -1,0 +1,83 @@
+"""Settings from flags and environment: parsed once, believed below. The only reader of the environment."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aimessage.errors import BadValue
+from aimessage.types import SecretBytes
+
+__all__ = ["Settings", "load_settings"]
+
+_AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_SECRET_FILE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Which agent, where its files are, and what the environment says of its identity."""
+
+    home: Path
+    agent: str = "default"
+    server: str | None = None
+    username: str | None = None
+    token: SecretBytes | None = None
+    passphrase: SecretBytes | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The agent's own directory."""
+        return self.home / "agents" / self.agent
+
+
+def load_settings(
+    environ: Mapping[str, str],
+    *,
+    agent: str | None = None,
+    server: str | None = None,
+    token_file: Path | None = None,
+    passphrase_file: Path | None = None,
+) -> Settings:
+    """Return the settings; a flag beats the environment.
+
+    Raises BadValue: a malformed agent name or server address, or a secret file that cannot be read.
+    """
+    name = agent or environ.get("AIMESSAGE_AGENT") or "default"
+    if not _AGENT.fullmatch(name):
+        raise BadValue("this is not an agent name", hint="use letters, digits, _ and -, at most 64")
+    address = server or environ.get("AIMESSAGE_SERVER") or None
+    if address is not None:
+        address = normal_server(address)
+    token = environ.get("AIMESSAGE_TOKEN")
+    home = environ.get("AIMESSAGE_HOME")
+    return Settings(
+        home=Path(home) if home else Path.home() / ".aimessage",
+        agent=name,
+        server=address,
+        username=environ.get("AIMESSAGE_USERNAME") or None,
+        token=_secret(token_file) if token_file else SecretBytes(token.encode()) if token else None,
+        passphrase=_secret(passphrase_file) if passphrase_file else None,
+    )
+
+
+def normal_server(address: str) -> str:
+    """Return the address without a trailing slash. Raises BadValue: not ws:// or wss:// with a host."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise BadValue("this is not a relay's address", hint="use ws://host:port or wss://host:port")
+    return address.rstrip("/")
+
+
+def _secret(path: Path) -> SecretBytes:
+    try:
+        with path.open("rb") as file:
+            return SecretBytes(file.read(_SECRET_FILE_BYTES).strip())
+    except OSError as error:
+        raise BadValue(f"the file {path} cannot be read: {error.strerror}") from None

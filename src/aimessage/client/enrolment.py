@@ -1,0 +1,137 @@
+"""How an identity comes to this machine: registered, or restored from its token. Nothing half-written stays behind."""
+
+import contextlib
+from dataclasses import replace
+
+from aimessage.client.account import Here, log_in, open_here
+from aimessage.client.config import Settings
+from aimessage.client.link import dialled_host, open_link
+from aimessage.client.prekeys import mark_published, new_bundle, stock_pairs
+from aimessage.client.profile import Profile, load_profile, load_token, make_directory, save_profile, save_token
+from aimessage.crypto.random import system_entropy
+from aimessage.e2ee.identity import Token, mint_token, parse_token, prove_registration
+from aimessage.errors import BadValue, Denied, IdentityExists, NoIdentity, Temporary, TokenMalformed
+from aimessage.types import RelayId, Username, parse_username
+from aimessage.wire.frames import Register, RelayFrame, Welcome
+from aimessage.wire.limits import PAIRS_PER_STOCK
+
+__all__ = ["register", "restore", "token_text"]
+
+
+def token_text(settings: Settings) -> str:
+    """Return the agent's token. Raises NoIdentity, PassphraseWrong."""
+    return load_token(load_profile(settings).token_path, settings.passphrase).text()
+
+
+async def register(settings: Settings, username: str, *, if_not_exists: bool = False, invite: str = "") -> Profile:
+    """Make a new identity and claim *username* for it; safe to repeat after any failure.
+
+    Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay.
+    """
+    name = parse_username(username)
+    existing = _existing(settings)
+    if existing is not None:
+        if if_not_exists and existing.username == name:
+            return existing
+        raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
+    server = _server(settings)
+    link, welcome = await open_link(server, _ignore)
+    try:
+        profile = Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory)
+        make_directory(profile.directory)
+        here = _pending(profile, settings)
+        try:
+            await link.prove(_registration(here, welcome, invite))
+        except Denied:
+            here.vault.close()
+            _forget(profile)
+            raise
+        # From here the name is ours: the profile makes it so on this machine too.
+        save_profile(profile)
+        mark_published(here)
+        with contextlib.suppress(Temporary):  # the next listen fills the stock; till then the last-resort key serves
+            await stock_pairs(here, link, PAIRS_PER_STOCK)
+        here.vault.close()
+        return profile
+    finally:
+        link.close()
+
+
+async def restore(settings: Settings, username: str) -> Profile:
+    """Bring an existing identity to this machine, from the token in *settings*.
+
+    Raises TokenMalformed, ProofRejected, IdentityExists, RelayUnreachable.
+    """
+    name = parse_username(username)
+    existing = _existing(settings)
+    if existing is not None:
+        raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
+    if settings.token is None:
+        raise TokenMalformed("no token was given", hint="set AIMESSAGE_TOKEN, or pass --token-file")
+    token = parse_token(settings.token.reveal.decode("utf-8", "replace"))
+    server = _server(settings)
+    link, welcome = await open_link(server, _ignore)
+    link.close()
+    profile = Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory)
+    make_directory(profile.directory)
+    save_token(profile.token_path, token, settings.passphrase)
+    here = open_here(profile, settings.passphrase)
+    try:
+        link, _ = await log_in(here, _ignore)
+    except BaseException:
+        here.vault.close()
+        _forget(profile)
+        raise
+    link.close()
+    here.vault.close()
+    save_profile(profile)
+    return profile
+
+
+def _pending(profile: Profile, settings: Settings) -> Here:
+    """Return the agent that is about to be registered; an earlier attempt's token is used again if it fits."""
+    note = profile.directory / "pending"
+    if profile.token_path.exists() and note.exists() and note.read_text() == _note(profile):
+        return open_here(profile, settings.passphrase)
+    _forget(profile)
+    token: Token = mint_token(profile.username, system_entropy)
+    save_token(profile.token_path, token, settings.passphrase)
+    note.write_text(_note(profile))
+    note.chmod(0o600)
+    return open_here(profile, settings.passphrase)
+
+
+def _note(profile: Profile) -> str:
+    return f"{profile.username} {profile.relay_id.hex()}"
+
+
+def _registration(here: Here, welcome: Welcome, invite: str) -> Register:
+    bundle = new_bundle(here)
+    host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
+    signature = prove_registration(
+        here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=bundle.vault_id
+    )
+    username: Username = here.profile.username
+    return Register(username, host, client_nonce, bundle.vault_id, signature, bundle.encode(), invite)
+
+
+def _existing(settings: Settings) -> Profile | None:
+    try:
+        return load_profile(replace(settings, server=None))
+    except NoIdentity:
+        return None
+
+
+def _server(settings: Settings) -> str:
+    if settings.server is None:
+        raise BadValue("no relay was named", hint="pass --server ws://localhost:8080, or set AIMESSAGE_SERVER")
+    return settings.server
+
+
+def _forget(profile: Profile) -> None:
+    for name in ("token", "pending", "vault.db", "vault.db-wal", "vault.db-shm"):
+        (profile.directory / name).unlink(missing_ok=True)
+
+
+def _ignore(_: RelayFrame) -> None:
+    """Nothing is pushed to a link that does not receive."""

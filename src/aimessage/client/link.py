@@ -1,0 +1,206 @@
+"""One network connection to the relay: a picows shell round the link machine. Requests become awaitable answers."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from aimessage.errors import (
+    AimessageError,
+    LinkLost,
+    NotARelay,
+    RelayUnreachable,
+    RemoteProtocolError,
+    error_from_code,
+)
+from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, Register, RelayFrame, Welcome
+from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
+from aimessage.wire.link import ClientLink, LinkFailed
+
+__all__ = ["Link", "dialled_host", "open_link"]
+
+_GREETING_SECONDS = 10.0
+_AnswerT = TypeVar("_AnswerT")
+
+
+def dialled_host(server: str) -> str:
+    """Return the host of a relay's address as `Prove` names it: lower case, an A-label, no port or brackets."""
+    host = urlsplit(server).hostname or ""
+    return host.rstrip(".").encode("idna").decode() if not host.isascii() else host.rstrip(".")
+
+
+@dataclass
+class _Pace:
+    """Keeps requests under the announced rate, so that nothing runs into a refusal."""
+
+    rate: float = 0.0
+    burst: float = 1.0
+    tokens: float = 1.0
+    at: float = 0.0
+
+    async def take(self) -> None:
+        """Wait until one more request fits."""
+        if not self.rate:
+            return
+        now = asyncio.get_running_loop().time()
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        self.tokens -= 1
+        if self.tokens < 0:
+            await asyncio.sleep(-self.tokens / self.rate)
+
+
+@dataclass(eq=False)
+class Link(WSListener):
+    """An open link. `on_push` gets every frame that answers no request; `lost` is done when the link is gone."""
+
+    on_push: Callable[[RelayFrame], None]
+    _machine: ClientLink = field(default_factory=ClientLink)
+    _transport: WSTransport | None = None
+    _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _waiting: dict[int, "asyncio.Future[RelayFrame]"] = field(default_factory=dict)
+    _pace: _Pace = field(default_factory=_Pace)
+
+    def __post_init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.welcome: asyncio.Future[Welcome] = loop.create_future()
+        self.proved: asyncio.Future[Proved] = loop.create_future()
+        self.lost: asyncio.Future[AimessageError] = loop.create_future()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """picows: the handshake is done."""
+        self._transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """picows: one WebSocket frame; the relay never fragments."""
+        if frame.msg_type is WSMsgType.BINARY and frame.fin:
+            self._machine.receive_message(frame.get_payload_as_bytes())
+            for event in self._machine.events_received():
+                self._handle(event)
+        elif frame.msg_type is WSMsgType.CLOSE:
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """picows: the connection is gone."""
+        self._transport = None
+        self._fail(LinkLost("the connection to the relay broke"))
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.disconnect()
+
+    async def prove(self, proof: Prove | Register) -> Proved:
+        """Log in. Raises what the relay refuses with, or LinkLost."""
+        self._machine.prove(proof)
+        self._flush()
+        return await self._or_lost(self.proved)
+
+    async def request(self, build: Callable[[int], ClientFrame], answer: type[_AnswerT]) -> _AnswerT:
+        """Send one request and return its answer.
+
+        Raises the error that the relay refuses with, or LinkLost.
+        """
+        await self._pace.take()
+        request_id = next(self._ids)
+        future: asyncio.Future[RelayFrame] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = future
+        try:
+            self.tell(build(request_id))
+            frame = await self._or_lost(future)
+        finally:
+            del self._waiting[request_id]
+        if isinstance(frame, Refused):
+            raise _refusal(frame)
+        if not isinstance(frame, answer):
+            raise RemoteProtocolError("the relay gave an answer of another kind")
+        return frame
+
+    def tell(self, frame: ClientFrame) -> None:
+        """Send one frame that has no answer. Raises LinkLost."""
+        if self.lost.done():
+            raise LinkLost("the connection to the relay broke")
+        self._machine.send([frame])
+        self._flush()
+
+    async def _or_lost(self, future: "asyncio.Future[_AnswerT]") -> _AnswerT:
+        await asyncio.wait({future, cast("asyncio.Future[_AnswerT]", self.lost)}, return_when=asyncio.FIRST_COMPLETED)
+        if future.done():
+            return future.result()
+        raise self.lost.result()
+
+    def _flush(self) -> None:
+        for message in self._machine.data_to_send():
+            if self._transport is not None:
+                self._transport.send(WSMsgType.BINARY, message)
+
+    def _handle(self, event: RelayFrame | LinkFailed) -> None:
+        match event:
+            case LinkFailed(reason=reason):
+                self._fail(NotARelay(f"the relay broke the protocol: {reason}"))
+            case Welcome():
+                limits = event.limits
+                burst = max(float(limits.request_burst) - 2, 1.0)
+                self._pace = _Pace(limits.requests_per_second * 0.9, burst, burst, asyncio.get_running_loop().time())
+                self.welcome.set_result(event)
+            case Proved():
+                self.proved.set_result(event)
+            case Refused(id=0) | Bye():
+                self._fail(_refusal(event))
+            case _ if (waiting := self._waiting.get(getattr(event, "id", 0))) and not waiting.done():
+                waiting.set_result(event)
+            case _:
+                self.on_push(event)
+
+    def _fail(self, error: AimessageError) -> None:
+        if not self.lost.done():
+            self.lost.set_result(error)
+        if self._transport is not None:
+            self._transport.disconnect()
+
+
+def _refusal(frame: Refused | Bye) -> AimessageError:
+    retry_after = timedelta(seconds=frame.retry_after) if frame.retry_after else None
+    return error_from_code(frame.code, frame.message, retry_after=retry_after)
+
+
+async def open_link(server: str, on_push: Callable[[RelayFrame], None]) -> tuple[Link, Welcome]:
+    """Connect and wait for the relay's greeting.
+
+    Raises RelayUnreachable; NotARelay: something else answers there.
+    """
+    link = Link(on_push)
+    try:
+        async with asyncio.timeout(_GREETING_SECONDS):
+            _, _ = await ws_connect(
+                lambda: link,
+                server + "/ws",
+                extra_headers={"Sec-WebSocket-Protocol": "aimessage.v1"},
+                max_frame_size=ANNOUNCED_MESSAGE_BYTES,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=25,
+                auto_ping_reply_timeout=15,
+                enable_auto_pong=True,
+                use_aiofastnet=False,
+                max_redirects=0,
+            )
+            return link, await link._or_lost(link.welcome)  # noqa: SLF001 - the same module's
+    except TimeoutError:
+        raise RelayUnreachable(f"{server} does not answer as a relay") from None
+    except WSError:
+        raise NotARelay(f"what answers at {server} is not an AI Message relay") from None
+    except LinkLost:
+        raise NotARelay(f"what answers at {server} closed the connection without a greeting") from None
+    except OSError as error:
+        raise RelayUnreachable(f"no connection to {server}: {error.strerror or 'unknown host'}") from None
+    finally:
+        if not link.welcome.done():
+            link.welcome.cancel()
+            with contextlib.suppress(asyncio.InvalidStateError):
+                link.close()

@@ -1,0 +1,188 @@
+"""Save, then send: a message is in the vault before anything leaves, and a retry sends the same bytes and id."""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple
+
+from aimessage.client.account import Here, file_lock
+from aimessage.client.contacts import require_pinned
+from aimessage.client.link import Link
+from aimessage.clock import milliseconds
+from aimessage.e2ee.bodies import Body, encode_body
+from aimessage.e2ee.fingerprint import require_match
+from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
+from aimessage.e2ee.text import require_clean
+from aimessage.errors import AimessageError, EmptyMessage, RecipientUnknown
+from aimessage.types import MessageId, Username, parse_message_id
+from aimessage.wire.frames import Accepted, BundleAnswer, FetchBundle, MailClass, Post
+
+__all__ = ["Letter", "save", "waiting_peers", "work_off"]
+
+_LIFE = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What one send says, apart from to whom; *text* or *data*, not both."""
+
+    text: str | None = None
+    data: object = None
+    thread: str | None = None
+    reply_to: str | None = None
+    ttl: timedelta | None = None
+    expects_reply: bool = True
+
+    def body(self, vault_id: bytes, sequence: int, now_ms: int) -> Body:
+        """Return the body. Raises EmptyMessage, TextNotAllowed, BadValue."""
+        data = "" if self.data is None else json.dumps(self.data, ensure_ascii=False)
+        if not (self.text or data):
+            raise EmptyMessage("the message is empty")
+        for text in (self.text or "", data, self.thread or ""):
+            require_clean(text)
+        return Body(
+            kind="data" if data else "text",
+            vault_id=vault_id,
+            sequence=sequence,
+            sent_at=now_ms,
+            text=self.text or "",
+            data=data,
+            thread=self.thread or "",
+            reply_to=parse_message_id(self.reply_to) if self.reply_to else b"",
+            expires_at=now_ms + self.ttl // timedelta(milliseconds=1) if self.ttl else 0,
+            expects_reply=self.expects_reply,
+        )
+
+
+def save(here: Here, recipient: Username, letter: Letter) -> MessageId:
+    """Commit one message to the outbox and return its id; nothing has left.
+
+    Raises what `Letter.body` does, and TooLarge.
+    """
+    now_ms = milliseconds(here.clock.now())
+    with here.vault.transaction() as vault:
+        peer = vault.peer(here.address(recipient))
+        peer.sent_sequence += 1
+        body = letter.body(vault.vault_id(), peer.sent_sequence, now_ms)
+        message_id = MessageId(here.entropy(16))
+        padded = vault.seal("sent.body", message_id, encode_body(body))
+        expires_at = body.expires_at or now_ms + _LIFE // timedelta(milliseconds=1)
+        vault.save_peer(peer)
+        vault.run(
+            "INSERT INTO sent (id, peer, fate, changed_at, expires_at, body) VALUES (?, ?, 'waiting', ?, ?, ?)",
+            (message_id, recipient, now_ms, expires_at, padded),
+        )
+        vault.run(
+            "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed) VALUES (?, ?, 0, ?, ?, x'')",
+            (message_id, recipient, int(MailClass.MESSAGE), body.expires_at),
+        )
+    return message_id
+
+
+def waiting_peers(here: Here) -> list[Username]:
+    """Return the peers to whom something waits to be sent, the longest waiting first."""
+    with here.vault.transaction() as vault:
+        rows = vault.run("SELECT peer FROM outbox GROUP BY peer ORDER BY min(row)").fetchall()
+    return [Username(name) for (name,) in rows]
+
+
+class _Row(NamedTuple):
+    id: MessageId
+    attempt: int
+    mail_class: int
+    expires_at: int
+    sealed: bytes
+
+
+async def work_off(here: Here, link: Link, recipient: Username, *, prefix: str | None = None) -> None:
+    """Send all that waits for *recipient*, in order, under a lock that all processes of this agent share.
+
+    *prefix* is the fingerprint of a self-certifying address; it is checked before anything is sent.
+
+    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; any refusal of the first unsent row, which
+    stays if the refusal is temporary.
+    """
+    async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}"):
+        try:
+            await _ensure_session(here, link, recipient, prefix)
+        except RecipientUnknown as error:
+            _drop(here, recipient, error)
+            raise
+        while (row := _next_row(here, recipient)) is not None:
+            await _post(here, link, recipient, row)
+
+
+async def _ensure_session(here: Here, link: Link, recipient: Username, prefix: str | None) -> None:
+    with here.vault.transaction() as vault:
+        peer = vault.peer(here.address(recipient))
+    if not peer.conversation.can_send:
+        answer = await link.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
+        now = here.clock.now()
+        bundle = verify_bundle(answer.bundle, here.address(recipient), now=now, least_epoch=peer.epoch)
+        pair = verify_pair(answer.pair, bundle) if answer.pair else None
+        if prefix is not None:
+            require_match(prefix, identity_of(bundle))
+        with here.vault.transaction() as vault:
+            peer = vault.peer(here.address(recipient))
+            require_pinned(peer, identity_of(bundle))
+            if not peer.conversation.can_send:
+                peer.conversation = peer.conversation.start(
+                    here.account, bundle, pair, epoch=vault.counter("epoch"), now=now, entropy=here.entropy
+                )
+                peer.epoch = bundle.epoch
+                vault.save_peer(peer)
+    identity = peer.conversation.identity
+    if prefix is not None and identity is not None:
+        require_match(prefix, identity)
+
+
+def _next_row(here: Here, recipient: Username) -> _Row | None:
+    """Return the oldest row for *recipient*, sealed: ratchet and bytes are saved in one commit before it is posted."""
+    with here.vault.transaction() as vault:
+        found = vault.run(
+            "SELECT id, attempt, mail_class, expires_at, sealed FROM outbox WHERE peer = ? ORDER BY row LIMIT 1",
+            (recipient,),
+        ).fetchone()
+        if found is None:
+            return None
+        row = _Row(*found)
+        if row.sealed:
+            return row
+        (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (row.id,)).fetchone()
+        peer = vault.peer(here.address(recipient))
+        body = vault.unseal("sent.body", row.id, stored)
+        peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=here.entropy)
+        vault.save_peer(peer)
+        vault.run("UPDATE outbox SET sealed = ? WHERE id = ?", (sealed, row.id))
+        return row._replace(sealed=sealed)
+
+
+async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
+    def post(request_id: int) -> Post:
+        return Post(request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed)
+
+    try:
+        await link.request(post, Accepted)
+    except AimessageError as error:
+        if not error.retryable:
+            _settle(here, row.id, "refused", error.code)
+        raise
+    _settle(here, row.id, "accepted", None)
+
+
+def _settle(here: Here, message_id: MessageId, fate: str, code: str | None) -> None:
+    with here.vault.transaction() as vault:
+        vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
+        vault.run(
+            "UPDATE sent SET fate = ?, code = ?, changed_at = ? WHERE id = ?",
+            (fate, code, milliseconds(here.clock.now()), message_id),
+        )
+
+
+def _drop(here: Here, recipient: Username, error: AimessageError) -> None:
+    with here.vault.transaction() as vault:
+        vault.run(
+            "UPDATE sent SET fate = 'refused', code = ? WHERE id IN (SELECT id FROM outbox WHERE peer = ?)",
+            (error.code, recipient),
+        )
+        vault.run("DELETE FROM outbox WHERE peer = ?", (recipient,))

@@ -1,0 +1,153 @@
+"""The command `aimessage-server`: read the configuration, run one relay until a signal, say what happened."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+import uvloop
+
+from aimessage import __version__
+from aimessage.clock import SystemClock
+from aimessage.crypto.random import system_entropy
+from aimessage.errors import AimessageError, InvalidInput
+from aimessage.relay.config import SETTINGS, RelayConfig, load_config
+from aimessage.relay.log import configure_logs, event_log
+from aimessage.relay.service import serving
+
+__all__ = ["main"]
+
+_WILDCARDS = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104  # compared with, not bound to
+_CommandT = TypeVar("_CommandT", bound=Callable[..., object])
+
+
+def _flags(command: _CommandT) -> _CommandT:
+    for setting in reversed(SETTINGS):
+        repeatable = setting.name == "public_host"
+        text = f"{setting.help}  [${setting.variable}; default: {setting.default or 'any'}]"
+        command = click.option(setting.flag, setting.name, multiple=repeatable, help=text)(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@_flags
+@click.version_option(__version__, prog_name="aimessage-server")
+@click.pass_context
+def _command(context: click.Context, /, **flags: str | None) -> None:
+    """Run an AI Message relay: it carries sealed messages between agents and can read none of them."""
+    context.obj = flags
+    if context.invoked_subcommand is None:
+        config = _load(flags)
+        configure_logs(config.log_format)
+        sys.exit(_run(config))
+
+
+@_command.group("config")
+def _config() -> None:
+    """What the relay would run with."""
+
+
+@_config.command("show")
+@click.pass_obj
+def _show(flags: dict[str, str | None]) -> None:
+    """Print the configuration as JSON."""
+    config = _load(flags)
+    quotas = config.quotas
+    click.echo(
+        json.dumps(
+            {
+                "host": config.host,
+                "port": config.port,
+                "db_path": str(config.db_path),
+                "store": config.store,
+                "log_format": config.log_format,
+                "rate_global": config.rate_global,
+                "rate_connection": config.rate_connection,
+                "mailbox_messages": quotas.messages,
+                "mailbox_bytes": quotas.bytes,
+                "mailbox_sender_share": quotas.sender_share,
+                "public_host": list(config.public_hosts),
+            },
+            indent=2,
+        )
+    )
+
+
+@_config.command("check")
+@click.pass_obj
+def _check(flags: dict[str, str | None]) -> None:
+    """Exit 0 if the relay could run with this configuration."""
+    _load(flags)
+    click.echo("the configuration is good")
+
+
+def _load(flags: dict[str, str | None]) -> RelayConfig:
+    try:
+        return load_config(flags, os.environ)
+    except AimessageError as error:
+        _complain(error, os.environ.get("LOG_FORMAT", ""))
+        sys.exit(2)
+
+
+def _run(config: RelayConfig) -> int:
+    try:
+        uvloop.run(_serve(config))
+    except AimessageError as error:
+        _complain(error, config.log_format)
+        return 2 if isinstance(error, InvalidInput) else 1
+    except ExceptionGroup as group:  # a standing task failed: tell the first cause in one sentence, whole in the log
+        first = group.exceptions[0]
+        cause = (
+            first if isinstance(first, AimessageError) else AimessageError(f"the relay failed: {type(first).__name__}")
+        )
+        _complain(cause, config.log_format)
+        if not isinstance(first, AimessageError):
+            event_log().error("crashed", exc_info=group)
+        return 1
+    return 0
+
+
+async def _serve(config: RelayConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(config, clock=SystemClock(), entropy=system_entropy) as service:
+        _banner(config, service.port)
+        if config.host in _WILDCARDS and not config.public_hosts:
+            event_log().warning("any host name is accepted at login; name this relay's own with --public-host")
+        await stop.wait()
+
+
+def _banner(config: RelayConfig, port: int) -> None:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    url = f"ws://{host}:{port}"
+    store = "memory" if config.store == "memory" else f"{config.store} in {config.db_path}"
+    if config.log_format == "json":
+        click.echo(json.dumps({"event": "listening", "level": "info", "url": url, "store": store}))
+    else:
+        click.echo(f"aimessage-server listening on {url} (store {store})")
+    sys.stdout.flush()
+
+
+def _complain(error: AimessageError, log_format: str) -> None:
+    if log_format == "json":
+        line = {"event": "failed", "level": "error", "error": error.code, "message": error.message, "hint": error.hint}
+        click.echo(json.dumps(line), err=True)
+        return
+    click.echo(f"aimessage-server: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    _command(prog_name="aimessage-server")
+
+
+if __name__ == "__main__":
+    main()

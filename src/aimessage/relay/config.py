@@ -1,0 +1,164 @@
+"""One frozen configuration, validated before anything starts: flag > environment > default."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from aimessage.errors import ConfigInvalid
+from aimessage.stores.ports import Quotas
+
+__all__ = ["SETTINGS", "RelayConfig", "Setting", "load_config", "plain_host"]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayConfig:
+    """What a relay runs with; rates in requests a second, 0 for none."""
+
+    host: str
+    port: int
+    db_path: Path
+    store: str
+    log_format: str
+    rate_global: float
+    rate_connection: float
+    quotas: Quotas
+    public_hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row: its name as a flag (with dashes), its environment variable, its default and its parser."""
+
+    name: str
+    variable: str
+    default: str
+    parse: Callable[[str], object]
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+
+def plain_host(raw: str) -> str:
+    """Return a host as it is compared: lower case, an A-label, no brackets, port or trailing dot. Raises ValueError."""
+    host = raw.strip().lower()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    host = host.removesuffix(".")
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def _whole(raw: str) -> int:
+    value = int(raw)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _port(raw: str) -> int:
+    if not 0 <= (port := int(raw)) <= 65_535:
+        raise ValueError
+    return port
+
+
+def _rate(raw: str) -> float:
+    value = float(raw)
+    if not math.isfinite(value) or value < 0:
+        raise ValueError
+    return value
+
+
+def _share(raw: str) -> float:
+    if not 0 <= (share := float(raw)) <= 1:
+        raise ValueError
+    return share
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw not in words:
+            raise ValueError
+        return raw
+
+    return parse
+
+
+def _text(raw: str) -> str:
+    if not raw.strip():
+        raise ValueError
+    return raw.strip()
+
+
+def _hosts(raw: str) -> tuple[str, ...]:
+    hosts = tuple(plain_host(part) for part in raw.split(",") if part.strip())
+    if not all(hosts):
+        raise ValueError
+    return hosts
+
+
+_T = TypeVar("_T")
+_DEFAULT = Quotas()
+
+SETTINGS = (
+    Setting("host", "HOST_ADDRESS", "127.0.0.1", _text, "address to listen on"),
+    Setting("port", "PORT", "8080", _port, "port to listen on; 0 takes a free one"),
+    Setting("db_path", "DB_PATH", "./data", _text, "directory of the durable store"),
+    Setting("store", "STORE", "rocksdb", _one_of("rocksdb", "memory"), "rocksdb or memory"),
+    Setting("log_format", "LOG_FORMAT", "console", _one_of("console", "json"), "console or json"),
+    Setting("rate_global", "RATE_LIMIT_GLOBAL", "100", _rate, "handshakes, HTTP requests, registrations a second"),
+    Setting("rate_connection", "RATE_LIMIT_CONNECTION", "10", _rate, "requests a second on one connection"),
+    Setting("mailbox_messages", "MAILBOX_MESSAGES", str(_DEFAULT.messages), _whole, "messages a mailbox holds"),
+    Setting("mailbox_bytes", "MAILBOX_BYTES", str(_DEFAULT.bytes), _whole, "bytes a mailbox holds"),
+    Setting("mailbox_sender_share", "MAILBOX_SENDER_SHARE", str(_DEFAULT.sender_share), _share, "share of one sender"),
+    Setting("public_host", "PUBLIC_HOST", "", _hosts, "name under which clients dial this relay; repeatable"),
+)
+"""Every setting. 0 switches a rate or a quota off."""
+
+
+def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mapping[str, str]) -> RelayConfig:
+    """Return the configuration.
+
+    Raises ConfigInvalid: a value that the relay cannot run with, named by where it came from.
+    """
+    values = {setting.name: _value(setting, flags.get(setting.name), environ) for setting in SETTINGS}
+    return RelayConfig(
+        host=str(values["host"]),
+        port=_as(int, values["port"]),
+        db_path=Path(str(values["db_path"])),
+        store=str(values["store"]),
+        log_format=str(values["log_format"]),
+        rate_global=_as(float, values["rate_global"]),
+        rate_connection=_as(float, values["rate_connection"]),
+        quotas=Quotas(
+            messages=_as(int, values["mailbox_messages"]),
+            bytes=_as(int, values["mailbox_bytes"]),
+            sender_share=_as(float, values["mailbox_sender_share"]),
+        ),
+        public_hosts=_as(tuple, values["public_host"]),
+    )
+
+
+def _value(setting: Setting, flag: str | Sequence[str] | None, environ: Mapping[str, str]) -> object:
+    given = flag if isinstance(flag, str) or flag is None else ",".join(flag)
+    source = setting.flag
+    if not given:
+        given, source = environ.get(setting.variable) or None, setting.variable
+    raw = setting.default if given is None else given
+    try:
+        return setting.parse(raw)
+    except ValueError:
+        raise ConfigInvalid(
+            f"{source} cannot be {raw!r}", hint=f"{setting.flag}: {setting.help}; see aimessage-server --help"
+        ) from None
+
+
+def _as(kind: type[_T], value: object) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError("a setting's parser returned the wrong type")
+    return value

@@ -1,0 +1,275 @@
+"""The shell round `wire.link.RelayLink`: one socket, its login, its requests in order, its deliveries."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+
+from aimessage.errors import AimessageError, RemoteProtocolError
+from aimessage.relay.auth import Challenge
+from aimessage.relay.desk import Desk
+from aimessage.relay.limits import BOUNDS, LinkBucket
+from aimessage.relay.log import event_log
+from aimessage.relay.outflow import Outflow
+from aimessage.relay.transport import Socket
+from aimessage.stores.ports import Registered
+from aimessage.types import MessageId, Position, Username
+from aimessage.wire.codec import UnknownFrame
+from aimessage.wire.frames import (
+    Acknowledge,
+    Bye,
+    ClientFrame,
+    Post,
+    Prove,
+    Refused,
+    Register,
+    RelayFrame,
+    Subscribe,
+    Subscribed,
+)
+from aimessage.wire.limits import FRAMES_PER_MESSAGE
+from aimessage.wire.link import LinkFailed, RelayLink, State
+
+__all__ = ["Connection"]
+
+_PROTOCOL_ERROR = 1008
+
+_Event = ClientFrame | UnknownFrame | LinkFailed
+
+
+class Connection:
+    """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._link = RelayLink()
+        self._socket: Socket | None = None
+        self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
+        self._pings = LinkBucket(10.0, desk.clock)
+        self._inbox: deque[_Event] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._gone = False
+        self._outflow: Outflow | None = None
+        self._outflow_task: asyncio.Task[None] | None = None
+        self._challenge = desk.challenge()
+
+    # What the transport tells us.
+
+    def opened(self, socket: Socket) -> None:
+        """The handshake is done: greet, and start our task."""
+        self._socket = socket
+        self._link.greet(self._desk.welcome(self._challenge))
+        self._flush()
+        self._desk.own(self.run())
+
+    def received(self, message: bytes) -> None:
+        """Decode one message and queue what it holds; stop reading while too much waits."""
+        self._link.receive_message(message)
+        self._collect()
+        if len(self._inbox) > BOUNDS.inbox_frames and self._socket is not None:
+            self._socket.hold("inbox")
+
+    def writable(self) -> None:
+        """The peer takes bytes again."""
+        self._room.set()
+        self.wake()
+
+    def closed(self) -> None:
+        """The socket is gone; what came in before is still done."""
+        self._gone = True
+        self._socket = None
+        self._arrived.set()
+        self._room.set()
+
+    def allows_ping(self) -> bool:
+        """Whether one more ping is within the link's rate."""
+        return self._pings.take() == 0.0
+
+    # What other links and the service do to us.
+
+    def push(self, frames: Sequence[RelayFrame]) -> None:
+        """Send *frames*, if the link is open, in as few messages as the announced frame count allows."""
+        for at in range(0, len(frames), FRAMES_PER_MESSAGE):
+            if self._link.state is State.OPEN:
+                self._link.send(frames[at : at + FRAMES_PER_MESSAGE])
+        self._flush()
+
+    def wake(self) -> None:
+        """Look for mail again."""
+        if self._outflow is not None:
+            self._outflow.wake()
+
+    def say_bye(self, code: str, message: str, retry_after: float = 0.0) -> None:
+        """Say why, and close."""
+        self._link.close(Bye(code, message, retry_after))
+        self._flush()
+        if self._socket is not None:
+            self._socket.close()
+
+    # The task.
+
+    async def run(self) -> None:
+        """Log in, then answer requests until the socket is gone. The boundary: no error of one link leaves it."""
+        self._desk.arrived(self)
+        try:
+            account = await self._login()
+            if account is not None:
+                await self._serve(account)
+        except Exception as error:  # noqa: BLE001  # the boundary: our bug, for the log
+            event_log().error("link failed", error=type(error).__name__, exc_info=error)
+            if self._socket is not None:
+                self._socket.close(1011, "internal error")
+        finally:
+            self._desk.left(self)
+
+    async def _login(self) -> Registered | None:
+        try:
+            async with asyncio.timeout(BOUNDS.login_seconds):
+                proof = await self._next()
+                if not isinstance(proof, Prove | Register):
+                    self._fail(proof)
+                    return None
+                account = await self._desk.authenticate(proof, self._challenge)
+        except TimeoutError:
+            self.say_bye("timed_out", "the proof did not come in time")
+            return None
+        except AimessageError as error:
+            self._link.reject(_refused(0, error))
+            self._flush()
+            if self._socket is not None:
+                self._socket.close(_PROTOCOL_ERROR, error.code)
+            return None
+        self._link.admit(await self._desk.proved(account))
+        self._desk.logged_in(self)
+        self._flush()
+        self._collect()
+        return account
+
+    async def _next(self) -> _Event | None:
+        while not self._inbox and not self._gone:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._inbox.popleft() if self._inbox else None
+
+    async def _serve(self, account: Registered) -> None:
+        await self._desk.join(account.username, self)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._answer_all(account.username, tasks)
+                if self._outflow_task is not None:
+                    self._outflow_task.cancel()
+        finally:
+            await asyncio.shield(self._desk.leave(account.username, self))
+
+    async def _answer_all(self, owner: Username, tasks: asyncio.TaskGroup) -> None:
+        while (first := await self._next()) is not None:
+            events = [first, *self._inbox]
+            self._inbox.clear()
+            if self._socket is not None:
+                self._socket.release("inbox")
+            for kind, group in groupby(events, type):
+                if not await self._answer(owner, kind, list(group), tasks):
+                    return
+
+    async def _answer(self, owner: Username, kind: type, events: Sequence[_Event], tasks: asyncio.TaskGroup) -> bool:
+        """Answer events of one kind; return False if they end the link."""
+        if kind is LinkFailed:
+            self._fail(events[0])
+            return False
+        if kind is Acknowledge:
+            await self._acknowledge(owner, [event for event in events if isinstance(event, Acknowledge)])
+            return True
+        allowed = self._within_rate(events)
+        if kind is Post:
+            self.push(await self._desk.delivery.post(owner, [event for event in allowed if isinstance(event, Post)]))
+            return True
+        for event in allowed:
+            await self._until_writable()
+            if isinstance(event, Subscribe):
+                await self._subscribe(owner, event, tasks)
+            else:
+                self.push([await self._one(owner, event)])
+        return True
+
+    async def _one(self, owner: Username, event: _Event) -> RelayFrame:
+        if isinstance(event, UnknownFrame):
+            return Refused(event.request_id, "unsupported", "this relay does not know the request")
+        try:
+            return await self._desk.request(owner, event)
+        except AimessageError as error:
+            return _refused(getattr(event, "id", 0), error)
+
+    def _within_rate(self, events: Sequence[_Event]) -> list[_Event]:
+        allowed: list[_Event] = []
+        refused: list[RelayFrame] = []
+        for event in events:
+            wait = self._bucket.take()
+            if not wait:
+                allowed.append(event)
+            else:
+                request_id = event.request_id if isinstance(event, UnknownFrame) else getattr(event, "id", 0)
+                refused.append(Refused(request_id, "rate_limited", "too many requests on this connection", wait))
+        self.push(refused)
+        return allowed
+
+    async def _subscribe(self, owner: Username, request: Subscribe, tasks: asyncio.TaskGroup) -> None:
+        answer = await self._desk.activate(owner, request)
+        if not isinstance(answer, Subscribed):
+            self.push([answer])
+            return
+        if self._outflow_task is not None:
+            self._outflow_task.cancel()
+        self._outflow = Outflow(
+            owner, answer.subscription, self._desk.mailboxes, self._desk.clock, self.push, self._is_writable
+        )
+        self._desk.hub.receive(owner, self)
+        self.push([answer])
+        self._outflow_task = tasks.create_task(self._outflow.run())
+
+    async def _acknowledge(self, owner: Username, frames: Sequence[Acknowledge]) -> None:
+        outflow = self._outflow
+        if outflow is None:
+            return
+        entries = [
+            (Position(entry.position), MessageId(entry.message_id))
+            for frame in frames
+            if frame.subscription == outflow.subscription
+            for entry in frame.entries
+        ]
+        if entries and await self._desk.is_newest(owner, outflow.subscription):
+            await self._desk.mailboxes.ack(owner, entries)
+            outflow.acknowledged(entries)
+
+    async def _until_writable(self) -> None:
+        """Do not answer into a full buffer: a peer that asks and never reads costs one buffer, then is cut."""
+        while self._socket is not None and not self._socket.is_writable:
+            self._room.clear()
+            await self._room.wait()
+
+    def _is_writable(self) -> bool:
+        return self._socket is not None and self._socket.is_writable
+
+    def _collect(self) -> None:
+        self._inbox.extend(self._link.events_received())
+        self._arrived.set()
+
+    def _flush(self) -> None:
+        for message in self._link.data_to_send():
+            if self._socket is not None:
+                self._socket.send(message)
+
+    def _fail(self, event: _Event | None) -> None:
+        reason = event.reason if isinstance(event, LinkFailed) else RemoteProtocolError.code
+        if self._socket is not None:
+            self._socket.close(_PROTOCOL_ERROR, reason)
+
+    @property
+    def challenge(self) -> Challenge:
+        """The nonce that this link's proof must answer."""
+        return self._challenge
+
+
+def _refused(request_id: int, error: AimessageError) -> Refused:
+    wait = error.retry_after.total_seconds() if error.retry_after is not None else 0.0
+    return Refused(request_id, error.code, error.message, wait)

@@ -1,0 +1,144 @@
+"""From a sender's Post to the recipient's mailbox and link: check, store with others in one commit, answer, wake."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aimessage.clock import Clock, milliseconds
+from aimessage.errors import AimessageError, UsernameMalformed
+from aimessage.relay.hub import Hub
+from aimessage.relay.limits import BOUNDS
+from aimessage.stores.ports import Posting, Receipt, Refusal, Store
+from aimessage.types import MessageId, Username, parse_username
+from aimessage.wire.frames import Accepted, MailClass, Post, Refused, RelayFrame
+from aimessage.wire.limits import SEALED_BYTES
+
+__all__ = ["Delivery"]
+
+_ID_BYTES = 16
+_ATTEMPTS = range(1 << 16)
+_TIMES = range(1 << 62)
+_CLASSES = frozenset(int(kind) for kind in MailClass)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    postings: list[Posting]
+    answer: "asyncio.Future[list[Receipt | Refusal]]"
+
+
+class Delivery:
+    """Takes posts in. `run` must be running; what is posted while a commit is under way goes into the next one."""
+
+    def __init__(self, store: Store, hub: Hub, clock: Clock) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._known: set[Username] = set()
+        self._waiting: list[_Waiting] = []
+        self._arrived = asyncio.Event()
+
+    async def post(self, sender: Username, posts: Sequence[Post]) -> list[RelayFrame]:
+        """Store *posts* and return their answers, in order; what was accepted is on disk."""
+        answers: list[RelayFrame | None] = [await self._refusal(post) for post in posts]
+        good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
+        results = iter(await self._append([self._posting(sender, post) for post in good]) if good else ())
+        return [
+            refused if refused is not None else _answer(post, next(results))
+            for post, refused in zip(posts, answers, strict=True)
+        ]
+
+    async def run(self) -> None:
+        """Commit what is waiting, again and again: everything that one turn of the loop brought, together."""
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(0)  # let every link that is ready in this turn add its posts
+            batch = self._take_batch()
+            await self._commit(batch)
+
+    def _take_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        count = 0
+        while self._waiting and count < BOUNDS.append_batch:
+            batch.append(self._waiting.pop(0))
+            count += len(batch[-1].postings)
+        if not self._waiting:
+            self._arrived.clear()
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        postings = [posting for waiting in batch for posting in waiting.postings]
+        results: list[Receipt | Refusal]
+        try:
+            results = await self._store.mailboxes.append(postings)
+        except AimessageError as error:
+            results = [Refusal("relay_unavailable", error.message, 5.0)] * len(postings)
+        self._hub.wake(
+            {
+                posting.owner
+                for posting, result in zip(postings, results, strict=True)
+                if isinstance(result, Receipt) and not result.duplicate
+            }
+        )
+        at = 0
+        for waiting in batch:
+            if not waiting.answer.done():  # its link may have gone; the mail is stored all the same
+                waiting.answer.set_result(results[at : at + len(waiting.postings)])
+            at += len(waiting.postings)
+
+    async def _append(self, postings: list[Posting]) -> list[Receipt | Refusal]:
+        waiting = _Waiting(postings, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return await waiting.answer
+
+    async def _refusal(self, post: Post) -> Refused | None:
+        if len(post.sealed) > SEALED_BYTES:
+            return Refused(post.id, "too_large", f"a sealed message has at most {SEALED_BYTES} bytes")
+        if not _well_formed(post):
+            return Refused(post.id, "bad_value", "the post is malformed")
+        if not await self._is_registered(post.to):
+            return Refused(post.id, "recipient_unknown", "nobody with this username is registered here")
+        return None
+
+    async def _is_registered(self, raw: str) -> bool:
+        if raw in self._known:  # a name is registered for ever
+            return True
+        try:
+            username = parse_username(raw)
+        except UsernameMalformed:
+            return False
+        if username != raw or await self._store.directory.find(username) is None:
+            return False
+        if len(self._known) >= BOUNDS.known_names:
+            self._known.clear()
+        self._known.add(username)
+        return True
+
+    def _posting(self, sender: Username, post: Post) -> Posting:
+        return Posting(
+            owner=Username(post.to),
+            sender=sender,
+            message_id=MessageId(post.message_id),
+            attempt=post.attempt,
+            mail_class=post.mail_class,
+            accepted_at=milliseconds(self._clock.now()),
+            expires_at=post.expires_at,
+            sealed=post.sealed,
+        )
+
+
+def _well_formed(post: Post) -> bool:
+    return (
+        len(post.message_id) == _ID_BYTES
+        and post.attempt in _ATTEMPTS
+        and post.mail_class in _CLASSES
+        and post.expires_at in _TIMES
+        and bool(post.sealed)
+    )
+
+
+def _answer(post: Post, result: Receipt | Refusal) -> RelayFrame:
+    if isinstance(result, Refusal):
+        return Refused(post.id, result.code, result.message, result.retry_after)
+    return Accepted(post.id, result.accepted_at, result.expires_at, result.duplicate)

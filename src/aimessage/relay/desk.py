@@ -1,0 +1,174 @@
+"""What every connection shares: the relay's services behind one counter, and each request's way to its service."""
+
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Protocol, assert_never
+
+from aimessage import __version__
+from aimessage.clock import Clock, milliseconds
+from aimessage.crypto.random import Entropy
+from aimessage.errors import RateLimited, Unsupported
+from aimessage.relay.auth import Authenticator, Challenge
+from aimessage.relay.config import RelayConfig
+from aimessage.relay.delivery import Delivery
+from aimessage.relay.directory import DirectoryDesk
+from aimessage.relay.hub import Hub, Neighbour
+from aimessage.stores.ports import Mailboxes, Refusal, Registered, Store
+from aimessage.types import Username, VaultId
+from aimessage.wire.codec import UnknownFrame
+from aimessage.wire.frames import (
+    Acknowledge,
+    ClientFrame,
+    FetchBundle,
+    FetchState,
+    ListUsers,
+    Post,
+    Prove,
+    Proved,
+    Publish,
+    Refused,
+    Register,
+    RelayFrame,
+    StockPairs,
+    StoreState,
+    Subscribe,
+    Subscribed,
+    Welcome,
+)
+from aimessage.wire.limits import Limits
+from aimessage.wire.link import LinkFailed
+
+__all__ = ["Desk", "Link", "Owner"]
+
+_NONCE_BYTES = 32
+_ID_BYTES = 16
+
+
+class Link(Neighbour, Protocol):
+    """A connection, as the service counts it."""
+
+
+class Owner(Protocol):
+    """The service: it owns every task and counts the links."""
+
+    def own(self, work: Coroutine[None, None, None]) -> None:
+        """Run *work* in the service's task group."""
+        ...
+
+    def arrived(self, link: Link) -> None:
+        """A link is open; it counts as not logged in."""
+        ...
+
+    def logged_in(self, link: Link) -> None:
+        """The link has proved itself."""
+        ...
+
+    def left(self, link: Link) -> None:
+        """The link is over."""
+        ...
+
+
+class Desk:
+    """Built once a relay; connections ask it for everything."""
+
+    def __init__(self, config: RelayConfig, store: Store, clock: Clock, entropy: Entropy, owner: Owner) -> None:
+        self.config = config
+        self.clock = clock
+        self.hub = Hub()
+        self.delivery = Delivery(store, self.hub, clock)
+        self._store = store
+        self._entropy = entropy
+        self._auth = Authenticator(config, store, clock)
+        self._directory = DirectoryDesk(store, self.hub)
+        self.own = owner.own
+        self.arrived = owner.arrived
+        self.logged_in = owner.logged_in
+        self.left = owner.left
+
+    @property
+    def mailboxes(self) -> Mailboxes:
+        """The store's mailboxes."""
+        return self._store.mailboxes
+
+    def challenge(self) -> Challenge:
+        """Return a fresh nonce."""
+        return Challenge(self._entropy(_NONCE_BYTES), self.clock.monotonic())
+
+    def welcome(self, challenge: Challenge) -> Welcome:
+        """Return the first frame of a link."""
+        rate = self.config.rate_connection
+        limits = Limits(
+            requests_per_second=rate,
+            request_burst=max(1, int(2 * rate)),
+            message_ttl_seconds=self.config.quotas.message_ttl_ms // 1000,
+        )
+        now = milliseconds(self.clock.now())
+        return Welcome(
+            challenge.nonce, self._store.relay_id, "aimessage-server", __version__, now, limits, features=["state"]
+        )
+
+    async def authenticate(self, proof: Prove | Register, challenge: Challenge) -> Registered:
+        """Return the account that logs in. Raises what `Authenticator` raises, and RateLimited."""
+        if isinstance(proof, Prove):
+            return await self._auth.prove(proof, challenge)
+        wait = await self.take_global()
+        if wait:
+            raise RateLimited("too many registrations just now", retry_after=timedelta(seconds=wait))
+        return await self._auth.register(proof, challenge)
+
+    async def take_global(self) -> float:
+        """Take one token of the rate for handshakes, HTTP requests and registrations; return the wait, if any."""
+        rate = self.config.rate_global
+        return await self._store.budgets.take("global", rate=rate, burst=rate) if rate else 0.0
+
+    async def proved(self, account: Registered) -> Proved:
+        """Return what a login is told about its own account."""
+        pairs = await self._store.pairs.count(account.username)
+        version, _ = await self._store.states.get(account.username)
+        return Proved(pairs, account.epoch, account.vault_id, version)
+
+    async def join(self, owner: Username, link: Link) -> None:
+        """*link* is logged in as *owner*."""
+        self.hub.join(owner, link)
+        await self._store.presence.arrive(owner)
+
+    async def leave(self, owner: Username, link: Link) -> None:
+        """Undo `join`."""
+        self.hub.leave(owner, link)
+        await self._store.presence.leave(owner)
+
+    async def activate(self, owner: Username, request: Subscribe) -> Subscribed | Refused:
+        """Make this vault's subscription the newest one."""
+        if len(request.vault_id) != _ID_BYTES or not 0 <= request.generation < 1 << 63:
+            return Refused(request.id, "bad_value", "the subscription is malformed")
+        result = await self._store.subscriptions.activate(owner, VaultId(request.vault_id), request.generation)
+        if isinstance(result, Refusal):
+            return Refused(request.id, result.code, result.message, result.retry_after)
+        waiting, _ = await self._store.mailboxes.depth(owner)
+        return Subscribed(request.id, result.number, waiting)
+
+    async def is_newest(self, owner: Username, subscription: int) -> bool:
+        """Return whether *subscription* is the mailbox's newest, on any relay."""
+        current = await self._store.subscriptions.current(owner)
+        return current is not None and current.number == subscription
+
+    async def request(self, owner: Username, event: ClientFrame | UnknownFrame | LinkFailed) -> RelayFrame:
+        """Return the answer to one request. Raises AimessageError: the request is refused with its code."""
+        directory = self._directory
+        match event:
+            case Publish():
+                return await directory.publish(owner, event)
+            case StockPairs():
+                return await directory.stock_pairs(owner, event)
+            case FetchBundle():
+                return await directory.fetch_bundle(event)
+            case ListUsers():
+                return await directory.list_users(event)
+            case StoreState():
+                return await directory.store_state(owner, event)
+            case FetchState():
+                return await directory.fetch_state(owner, event)
+            case Post() | Subscribe() | Acknowledge() | Prove() | Register() | UnknownFrame() | LinkFailed():
+                raise Unsupported("this request has its own way")
+            case _:
+                assert_never(event)
