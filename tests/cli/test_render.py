@@ -40,10 +40,16 @@ def test_an_escape_is_shown_and_not_obeyed() -> None:
 def test_a_message_is_the_promised_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    message = {"sent_at": "2026-11-22T10:45:15Z", "from": "alice", "text": "hi", "data": None}
+    message = {"type": "message", "sent_at": "2026-11-22T10:45:15Z", "from": "alice", "text": "hi", "data": None}
 
     assert message_line(message) == "[10:45:15] alice: hi"
     assert message_line(message | {"text": None, "data": {"ü": 1}}) == '[10:45:15] alice: {"ü": 1}'
+
+
+def test_what_does_not_open_is_shown_as_that_and_stops_nothing() -> None:
+    message = {"type": "undecryptable", "sent_at": None, "received_at": None, "from": "alice", "text": None}
+
+    assert message_line(message) == "[--:--:--] alice: (undecryptable)"
 
 
 def test_a_body_cannot_forge_the_line_of_another_message(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ def refused(outcome: Outcome, error: str, code: int) -> dict[str, object]:
     assert isinstance(message, str)
     assert "\n" not in message
     assert not message.endswith(".")
-    assert message[:1] == message[:1].lower()
+    assert message.startswith("U+") or message[:1] == message[:1].lower()
     assert isinstance(hint, str)
     assert hint
     assert isinstance(failure["retryable"], bool)

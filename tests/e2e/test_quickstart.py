@@ -92,15 +92,15 @@ def test_each_recipient_gets_an_outcome_and_the_first_failure_is_the_exit_code(r
 
 @pytest.mark.parametrize("source", ["stdin", "file", "argument"])
 def test_a_text_arrives_byte_for_byte(source: str, relay: Relay, home: Home, tmp_path: Path) -> None:
-    register(home, relay, f"bytes-{source}")
+    agent, peer = f"bytes-{source}", f"peer-{source}"
+    register(home, relay, agent, peer)
     path = tmp_path / "body.txt"
     path.write_bytes(NASTY.encode())
     body = {"stdin": ["-m", "-"], "file": ["--file", str(path)], "argument": ["-m", NASTY]}[source]
-    agent = f"bytes-{source}"
 
-    home.run("send", "-a", agent, "-t", agent, *body, stdin=NASTY.encode() if source == "stdin" else b"").ok()
+    home.run("send", "-a", agent, "-t", peer, *body, stdin=NASTY.encode() if source == "stdin" else b"").ok()
 
-    assert received(home, agent)[0]["text"] == NASTY
+    assert received(home, peer)[0]["text"] == NASTY
 
 
 def test_data_travels_as_the_value_that_it_is(relay: Relay, home: Home) -> None:

@@ -1,5 +1,5 @@
 from aimessage.wire.codec import encode_frames
-from aimessage.wire.frames import FetchState, Prove, Proved, Refused, Welcome
+from aimessage.wire.frames import AnyFrame, FetchState, Prove, Proved, Refused, Welcome
 from aimessage.wire.limits import PIPELINE_BYTES, Limits
 from aimessage.wire.link import LinkFailed, RelayLink, State
 
@@ -16,7 +16,7 @@ def greeted() -> RelayLink:
 
 def test_pipelined_requests_are_held_until_the_proof_is_admitted_whole_and_piece_by_piece() -> None:
     whole, pieces = greeted(), greeted()
-    frames = [PROOF, FetchState(1), FetchState(2)]
+    frames: list[AnyFrame] = [PROOF, FetchState(1), FetchState(2)]
     whole.receive_message(encode_frames(frames))
     for frame in frames:
         pieces.receive_message(encode_frames([frame]))

@@ -1,5 +1,6 @@
 """`aimessage listen`: messages as they come, one line each, written out at once."""
 
+from contextlib import aclosing
 from datetime import timedelta
 
 import click
@@ -33,8 +34,9 @@ async def _listen(shared: Shared, count: int | None, limit: float | None, sender
     shown = 0
     async with client.connect(shared.settings()) as me:
         try:
-            async with asyncio.timeout(limit):
-                async for message in me.listen(count=count, sender=sender):
+            # The stream is closed before the agent is, however this ends: it holds what it has not shown.
+            async with asyncio.timeout(limit), aclosing(me.listen(count=count, sender=sender)) as messages:
+                async for message in messages:
                     shape = message.as_json()
                     shared.screen.show(shape, message_line(shape))
                     shown += 1

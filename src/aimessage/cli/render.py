@@ -36,11 +36,16 @@ def json_line(shape: Mapping[str, object]) -> str:
 
 def message_line(message: Mapping[str, object]) -> str:
     """Return the human line of a message object: `[10:45:15] alice: …`, in local time."""
-    stamp = datetime.fromisoformat(str(message["sent_at"])).astimezone().strftime("%H:%M:%S")
-    body = message["text"]
-    if not isinstance(body, str):
-        body = json.dumps(message["data"], ensure_ascii=False)
-    return f"[{stamp}] {message['from']}: {body}"
+    moment = message["sent_at"] or message["received_at"]  # what does not open has no time of its own
+    stamp = datetime.fromisoformat(moment).astimezone().strftime("%H:%M:%S") if isinstance(moment, str) else "--:--:--"
+    return f"[{stamp}] {message['from']}: {_body(message)}"
+
+
+def _body(message: Mapping[str, object]) -> str:
+    if message["type"] != "message":
+        return f"({message['type']})"
+    text = message["text"]
+    return text if isinstance(text, str) else json.dumps(message["data"], ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

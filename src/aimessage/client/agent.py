@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
@@ -169,7 +169,7 @@ class Agent:
             after = page.rows[-1].username if page.rows else ""
         return found
 
-    async def listen(self, *, count: int | None = None, sender: str | None = None) -> AsyncIterator[Message]:
+    async def listen(self, *, count: int | None = None, sender: str | None = None) -> AsyncGenerator[Message, None]:
         """Yield messages as they come, each after it is safe in the inbox, until *count* have been shown.
 
         With *sender*, only that agent's; the others wait for the next `listen`.
