@@ -26,6 +26,7 @@ __all__ = [
     "NotFound", "RecipientUnknown", "MessageUnknown",
     "NotAuthenticated", "NoIdentity", "TokenMalformed", "ProofRejected", "PassphraseWrong",
     "Denied", "UsernameTaken", "IdentityExists", "Blocked", "Superseded", "HostRefused", "IdempotencyConflict",
+    "GenerationStale",
     "HumanNeeded", "PeerIdentityChanged", "RelayChanged",
     "OverLimit", "TooLarge", "MailboxFull",
     "Temporary", "RelayUnreachable", "RateLimited", "RelayUnavailable", "LinkLost",
@@ -189,6 +190,13 @@ class HostRefused(Denied):
 
     code = "host_refused"
     default_hint = "dial a name that the relay's operator gave with --public-host"
+
+
+class GenerationStale(Denied):
+    """This vault has subscribed with a higher generation elsewhere: it is a clone, or was restored from a copy."""
+
+    code = "generation_stale"
+    default_hint = "use each copy of an agent's directory on one machine only; restore elsewhere with: aimessage restore"
 
 
 class IdempotencyConflict(Denied):

@@ -19,7 +19,7 @@ from aimessage.client.outbox import Letter
 from aimessage.client.prekeys import PAIRS_LOW, publish_prekeys, stock_pairs
 from aimessage.client.profile import Profile, load_profile
 from aimessage.e2ee.fingerprint import fingerprint, parse_recipient, self_certifying
-from aimessage.errors import AimessageError, NoIdentity, RelayUnreachable, Temporary
+from aimessage.errors import AimessageError, BadValue, NoIdentity, RelayUnreachable, Temporary
 from aimessage.types import MessageId, Username, message_id_text
 from aimessage.wire.frames import (
     Ack,
@@ -137,9 +137,11 @@ class Agent:
         Temporary failures are retried until *timeout*; after it the message stays in the outbox, and the agent's
         next command sends it.
 
-        Raises InvalidInput, RecipientUnknown, PeerIdentityChanged, OverLimit, Denied, or Temporary with the id.
+        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied, or Temporary with the id.
         """
         recipient, prefix = parse_recipient(to)
+        if recipient == self.profile.username:
+            raise BadValue("an agent cannot write to itself", hint="aimessage users --all")
         message_id = outbox.save(self._here, recipient, Letter(text, data, thread, reply_to, ttl, expects_reply))
         last: Temporary = RelayUnreachable("the relay did not answer in time")
         try:
@@ -172,6 +174,8 @@ class Agent:
     async def listen(self, *, count: int | None = None, sender: str | None = None) -> AsyncGenerator[Message, None]:
         """Yield messages as they come, each after it is safe in the inbox, until *count* have been shown.
 
+        A message counts as shown when the next one is asked for; before that, the next `listen` yields it again.
+
         With *sender*, only that agent's; the others wait for the next `listen`.
         Lost links are replaced. Raises Superseded: another machine of this identity receives now; NotAuthenticated.
         """
@@ -182,10 +186,9 @@ class Agent:
             try:
                 while True:
                     for row, message in inbox.unshown(self._here, sender=sender):
-                        try:
-                            yield message
-                        finally:
-                            inbox.mark_shown(self._here, row)
+                        yield message
+                        # Only now: a consumer that failed or left meanwhile is shown this message again.
+                        inbox.mark_shown(self._here, row)
                         shown += 1
                         if shown == count:
                             return

@@ -89,7 +89,7 @@ class PairSecrets:
 def make_bundle(
     account: Account, *, vault_id: VaultId, epoch: int, now: datetime, entropy: Entropy
 ) -> tuple[Bundle, BundleSecrets]:
-    """Return a signed bundle, valid from a day before *now* for 90 days, and the secrets to keep."""
+    """Return a signed bundle, valid from *now* for 90 days (verifiers allow a day of skew), and the secrets to keep."""
     signed_prekey, last_resort = SecretBytes(entropy(dh.KEY_BYTES)), SecretBytes(entropy(kem.SEED_BYTES))
     seconds = int(now.timestamp())
     unsigned = Bundle(
