@@ -196,7 +196,7 @@ class GenerationStale(Denied):
     """This vault has subscribed with a higher generation elsewhere: it is a clone, or was restored from a copy."""
 
     code = "generation_stale"
-    default_hint = "use each copy of an agent's directory on one machine only; restore elsewhere with: aimessage restore"
+    default_hint = "run each copy of an agent on one machine only; elsewhere use: aimessage restore"
 
 
 class IdempotencyConflict(Denied):

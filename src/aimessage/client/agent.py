@@ -137,7 +137,8 @@ class Agent:
         Temporary failures are retried until *timeout*; after it the message stays in the outbox, and the agent's
         next command sends it.
 
-        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied, or Temporary with the id.
+        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied, or Temporary
+        with the id.
         """
         recipient, prefix = parse_recipient(to)
         if recipient == self.profile.username:
