@@ -30,6 +30,7 @@ __all__ = [
     "HumanNeeded", "PeerIdentityChanged", "RelayChanged",
     "OverLimit", "TooLarge", "MailboxFull",
     "Temporary", "RelayUnreachable", "RateLimited", "RelayUnavailable", "LinkLost",
+    "VaultUnavailable",
     "TimedOut",
     "Broken", "NotARelay", "VaultNewer", "VaultDamaged", "StoreDamaged", "CryptoUnavailable", "DecryptionFailed",
     "RemoteProtocolError", "Unsupported", "MalformedOctets", "ConfigInvalid",
@@ -41,12 +42,14 @@ class AimessageError(Exception):
     """The root: catch this to catch all of ours.
 
     `hint` is a command or an action that helps; `retry_after` is how long to wait before the same call makes
-    sense again, where that is known.
+    sense again, where that is known; `message_id` names a message that waits in the outbox because of it.
     """
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
     default_hint: ClassVar[str | None] = None
+
+    message_id: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
@@ -248,9 +251,7 @@ class MailboxFull(OverLimit):
 
 
 class Temporary(AimessageError):
-    """Nobody's fault; the same call may succeed later. `message_id` names the message that waits in the outbox."""
-
-    message_id: str | None = None
+    """Nobody's fault; the same call may succeed later."""
 
     code = "temporary"
     retryable = True
@@ -279,6 +280,13 @@ class LinkLost(Temporary):
     """The connection broke before the answer came."""
 
     code = "link_lost"
+
+
+class VaultUnavailable(Temporary):
+    """The local vault cannot be written now: the disk is full or read-only, or another process holds it too long."""
+
+    code = "vault_unavailable"
+    default_hint = "check the free space and the permissions of the agent's directory, then try again"
 
 
 class TimedOut(AimessageError):

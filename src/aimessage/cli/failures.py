@@ -120,7 +120,7 @@ def _ours(error: AimessageError) -> Failure:
         exit_code(error),
         retryable=error.retryable,
         retry_after=error.retry_after.total_seconds() if error.retry_after is not None else None,
-        id=getattr(error, "message_id", None),
+        id=error.message_id,
     )
 
 

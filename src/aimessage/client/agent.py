@@ -19,7 +19,7 @@ from aimessage.client.outbox import Letter
 from aimessage.client.prekeys import PAIRS_LOW, publish_prekeys, stock_pairs
 from aimessage.client.profile import Profile, load_profile
 from aimessage.e2ee.fingerprint import fingerprint, parse_recipient, self_certifying
-from aimessage.errors import AimessageError, BadValue, NoIdentity, RelayUnreachable, Temporary
+from aimessage.errors import AimessageError, BadValue, MailboxFull, NoIdentity, RelayUnreachable, Temporary
 from aimessage.types import MessageId, Username, message_id_text
 from aimessage.wire.frames import (
     Ack,
@@ -144,17 +144,23 @@ class Agent:
         if recipient == self.profile.username:
             raise BadValue("an agent cannot write to itself", hint="aimessage users --all")
         message_id = outbox.save(self._here, recipient, Letter(text, data, thread, reply_to, ttl, expects_reply))
-        last: Temporary = RelayUnreachable("the relay did not answer in time")
+        last: AimessageError = RelayUnreachable("the relay did not answer in time")
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 for delay in _delays():
                     try:
                         await self._work_off(recipient, prefix)
+                        outbox.require_accepted(self._here, message_id)
                         return Sent(message_id_text(message_id), recipient, "accepted")
                     except Temporary as error:
                         last = error
                         wait = error.retry_after.total_seconds() if error.retry_after else delay
                         await asyncio.sleep(wait)
+                    except MailboxFull as error:
+                        raise self._kept(error, message_id) from None
+                    except AimessageError as error:
+                        outbox.abandon(self._here, message_id, error)
+                        raise
         except TimeoutError:
             pass
         raise self._kept(last, message_id)
@@ -184,6 +190,7 @@ class Agent:
         async with file_lock(self._here.profile.directory / "locks" / "subscriber"):
             wakeups: asyncio.Queue[AimessageError | None] = asyncio.Queue()
             receiver = asyncio.create_task(self._receive(wakeups))
+            receiver.add_done_callback(lambda _: wakeups.put_nowait(None))
             try:
                 while True:
                     for row, message in inbox.unshown(self._here, sender=sender):
@@ -196,6 +203,8 @@ class Agent:
                     failure = await wakeups.get()
                     if failure is not None:
                         raise failure
+                    if receiver.done():
+                        receiver.result()  # it ends by a failure only; our own bug must not become silence
             finally:
                 receiver.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -248,7 +257,7 @@ class Agent:
                     await outbox.work_off(self._here, link, other)
         await outbox.work_off(self._here, link, recipient, prefix=prefix)
 
-    def _kept(self, error: Temporary, message_id: MessageId) -> Temporary:
+    def _kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
         error.message_id = message_id_text(message_id)
         error.hint = f"the message {message_id_text(message_id)} is kept and goes out with this agent's next command"
         return error

@@ -13,11 +13,11 @@ from aimessage.e2ee.bodies import Body, encode_body
 from aimessage.e2ee.fingerprint import require_match
 from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
 from aimessage.e2ee.text import require_clean
-from aimessage.errors import AimessageError, EmptyMessage, RecipientUnknown
+from aimessage.errors import AimessageError, EmptyMessage, RecipientUnknown, error_from_code
 from aimessage.types import MessageId, Username, parse_message_id
 from aimessage.wire.frames import Accepted, BundleAnswer, FetchBundle, MailClass, Post
 
-__all__ = ["Letter", "save", "waiting_peers", "work_off"]
+__all__ = ["Letter", "abandon", "require_accepted", "save", "waiting_peers", "work_off"]
 
 _LIFE = timedelta(days=30)
 
@@ -86,6 +86,25 @@ def waiting_peers(here: Here) -> list[Username]:
     return [Username(name) for (name,) in rows]
 
 
+def require_accepted(here: Here, message_id: MessageId) -> None:
+    """Return nothing if the message has been accepted, by whichever process sent it.
+
+    Raises what the relay refused it with.
+    """
+    with here.vault.transaction() as vault:
+        fate, code = vault.run("SELECT fate, code FROM sent WHERE id = ?", (message_id,)).fetchone()
+    if fate == "refused":
+        raise error_from_code(code, f"the message was refused: {code}")
+
+
+def abandon(here: Here, message_id: MessageId, error: AimessageError) -> None:
+    """Give a message up that can never be sent as it is; its fate says why. One that has left keeps its fate."""
+    with here.vault.transaction() as vault:
+        waiting = vault.run("DELETE FROM outbox WHERE id = ?", (message_id,)).rowcount
+        if waiting:
+            vault.run("UPDATE sent SET fate = 'refused', code = ? WHERE id = ?", (error.code, message_id))
+
+
 class _Row(NamedTuple):
     id: MessageId
     attempt: int
@@ -99,8 +118,8 @@ async def work_off(here: Here, link: Link, recipient: Username, *, prefix: str |
 
     *prefix* is the fingerprint of a self-certifying address; it is checked before anything is sent.
 
-    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; any refusal of the first unsent row, which
-    stays if the refusal is temporary.
+    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays. A row
+    that is refused for good is settled so: `require_accepted` tells.
     """
     async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}"):
         try:
@@ -164,10 +183,12 @@ async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
     try:
         await link.request(post, Accepted)
     except AimessageError as error:
-        if not error.retryable:
-            _settle(here, row.id, "refused", error.code)
-        raise
-    _settle(here, row.id, "accepted", None)
+        if error.retryable:
+            raise
+        # Its own sender asks for its fate; those behind it in the line are not to blame.
+        _settle(here, row.id, "refused", error.code)
+    else:
+        _settle(here, row.id, "accepted", None)
 
 
 def _settle(here: Here, message_id: MessageId, fate: str, code: str | None) -> None:

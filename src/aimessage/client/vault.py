@@ -14,7 +14,7 @@ from aimessage.crypto.aead import StorageKey
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.e2ee.prekeys import BundleSecrets, PairSecrets
 from aimessage.e2ee.session import Conversation
-from aimessage.errors import DecryptionFailed, VaultDamaged, VaultNewer
+from aimessage.errors import DecryptionFailed, VaultDamaged, VaultNewer, VaultUnavailable
 from aimessage.types import Address, MessageId, SecretBytes, Username, VaultId
 
 __all__ = ["SCHEMA_VERSION", "Peer", "Transaction", "Vault"]
@@ -68,14 +68,23 @@ class Vault:
 
     @contextmanager
     def transaction(self) -> Iterator["Transaction"]:
-        """One write transaction: all of it is on disk afterwards, or nothing."""
-        self._database.execute("BEGIN IMMEDIATE")
+        """One write transaction: all of it is on disk afterwards, or nothing.
+
+        Raises VaultUnavailable: it cannot be written now; VaultDamaged.
+        """
         try:
-            yield Transaction(self._database, self._storage, self._entropy)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(self._database, self._storage, self._entropy)
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise VaultUnavailable(f"the vault cannot be written: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise VaultDamaged(f"the vault is damaged: {error}", hint="restore under a new --agent") from None
 
     def _require_schema(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
