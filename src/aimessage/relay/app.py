@@ -99,16 +99,20 @@ def _run(config: RelayConfig) -> int:
     except AimessageError as error:
         _complain(error, config.log_format)
         return 2 if isinstance(error, InvalidInput) else 1
-    except ExceptionGroup as group:  # a standing task failed: tell the first cause in one sentence, whole in the log
-        first = group.exceptions[0]
-        cause = (
-            first if isinstance(first, AimessageError) else AimessageError(f"the relay failed: {type(first).__name__}")
-        )
-        _complain(cause, config.log_format)
-        if not isinstance(first, AimessageError):
-            event_log().error("crashed", exc_info=group)
-        return 1
+    except Exception as problem:  # noqa: BLE001 - the process's own boundary: one sentence, and the whole in the log
+        return _crashed(problem, config.log_format)
     return 0
+
+
+def _crashed(problem: Exception, log_format: str) -> int:
+    """Tell the first cause of a standing task's failure, or of our own bug; return the exit code."""
+    first = problem.exceptions[0] if isinstance(problem, ExceptionGroup) else problem
+    if isinstance(first, AimessageError):
+        _complain(first, log_format)
+    else:
+        _complain(AimessageError(f"the relay failed: {type(first).__name__}; this is our bug"), log_format)
+        event_log().error("crashed", exc_info=problem)
+    return 1
 
 
 async def _serve(config: RelayConfig) -> None:
@@ -146,7 +150,15 @@ def _complain(error: AimessageError, log_format: str) -> None:
 
 def main() -> None:
     """Run the command line."""
-    _command(prog_name="aimessage-server")
+    try:
+        code = _command.main(prog_name="aimessage-server", standalone_mode=False)
+    except click.UsageError as error:
+        hint = f"{error.ctx.command_path} --help" if error.ctx else "aimessage-server --help"
+        _complain(InvalidInput(error.format_message(), hint=hint), os.environ.get("LOG_FORMAT", ""))
+        code = 2
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy, system_entropy
-from aimessage.errors import StoreDamaged
+from aimessage.errors import ConfigInvalid, StoreDamaged
 from aimessage.octets import u16
 from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
@@ -85,7 +85,12 @@ async def open_rocksdb_store(
 
 
 def _open(path: Path, quotas: Quotas, entropy: Entropy) -> tuple[Engine, Accounts, RelayId]:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the directory {path} cannot be made: {error.strerror}", hint="choose a writable one with --db-path"
+        ) from None
     engine = Engine(path)
     try:
         relay_id = _identify(engine, path, entropy)  # first: the layout of a newer schema means nothing to us
