@@ -46,17 +46,13 @@ def load_settings(
     name = agent or environ.get("AIMESSAGE_AGENT") or "default"
     if not _AGENT.fullmatch(name):
         raise BadValue("this is not an agent name", hint="use letters, digits, _ and -, at most 64")
-    address = server or environ.get("AIMESSAGE_SERVER") or None
-    if address is not None:
-        address = normal_server(address)
-    token = environ.get("AIMESSAGE_TOKEN")
-    home = environ.get("AIMESSAGE_HOME")
+    address = server or environ.get("AIMESSAGE_SERVER")
     return Settings(
-        home=Path(home) if home else Path.home() / ".aimessage",
+        home=Path(environ.get("AIMESSAGE_HOME") or Path.home() / ".aimessage"),
         agent=name,
-        server=address,
+        server=normal_server(address) if address else None,
         username=environ.get("AIMESSAGE_USERNAME") or None,
-        token=_secret(token_file) if token_file else SecretBytes(token.encode()) if token else None,
+        token=_secret(token_file) if token_file else _token(environ),
         passphrase=_secret(passphrase_file) if passphrase_file else None,
     )
 
@@ -73,6 +69,11 @@ def normal_server(address: str) -> str:
     if not good:
         raise BadValue("this is not a relay's address", hint="use ws://host:port or wss://host:port")
     return address.rstrip("/")
+
+
+def _token(environ: Mapping[str, str]) -> SecretBytes | None:
+    text = environ.get("AIMESSAGE_TOKEN")
+    return SecretBytes(text.encode()) if text else None
 
 
 def _secret(path: Path) -> SecretBytes:

@@ -35,23 +35,28 @@ class Letter:
 
     def body(self, vault_id: bytes, sequence: int, now_ms: int) -> Body:
         """Return the body. Raises EmptyMessage, TextNotAllowed, BadValue."""
-        data = "" if self.data is None else json.dumps(self.data, ensure_ascii=False)
-        if not (self.text or data):
-            raise EmptyMessage("the message is empty")
-        for text in (self.text or "", data, self.thread or ""):
-            require_clean(text)
+        text, data, thread = self._sayable()
         return Body(
             kind="data" if data else "text",
             vault_id=vault_id,
             sequence=sequence,
             sent_at=now_ms,
-            text=self.text or "",
+            text=text,
             data=data,
-            thread=self.thread or "",
+            thread=thread,
             reply_to=parse_message_id(self.reply_to) if self.reply_to else b"",
             expires_at=now_ms + self.ttl // timedelta(milliseconds=1) if self.ttl else 0,
             expects_reply=self.expects_reply,
         )
+
+    def _sayable(self) -> tuple[str, str, str]:
+        data = "" if self.data is None else json.dumps(self.data, ensure_ascii=False)
+        parts = (self.text or "", data, self.thread or "")
+        if not (parts[0] or data):
+            raise EmptyMessage("the message is empty")
+        for part in parts:
+            require_clean(part)
+        return parts
 
 
 def save(here: Here, recipient: Username, letter: Letter) -> MessageId:

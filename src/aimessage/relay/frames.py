@@ -22,14 +22,9 @@ class Assembler:
 
     def data(self, payload: bytes, *, continuation: bool, text: bool, fin: bool) -> bytes | Breach | None:
         """Take one data frame; return the message that it completes, if any, or what is wrong with it."""
-        if continuation and self._parts is None:
-            return Breach(1002, "a continuation of nothing")
-        if not continuation and self._parts is not None:
-            return Breach(1002, "a new message inside a fragmented one")
-        if text:
-            return Breach(1003, "messages are binary")
-        if len(payload) + len(self._parts or b"") > self._bound:
-            return Breach(1009, "the message is larger than announced")
+        breach = self._breach(len(payload), continuation=continuation, text=text)
+        if breach is not None:
+            return breach
         if fin and self._parts is None:
             return payload
         self._parts = (self._parts or bytearray()) + payload
@@ -37,3 +32,14 @@ class Assembler:
             return None
         whole, self._parts = bytes(self._parts), None
         return whole
+
+    def _breach(self, size: int, *, continuation: bool, text: bool) -> Breach | None:
+        if continuation and self._parts is None:
+            return Breach(1002, "a continuation of nothing")
+        if not continuation and self._parts is not None:
+            return Breach(1002, "a new message inside a fragmented one")
+        if text:
+            return Breach(1003, "messages are binary")
+        if size + len(self._parts or b"") > self._bound:
+            return Breach(1009, "the message is larger than announced")
+        return None
