@@ -227,7 +227,7 @@ def test_skipped_keys_expire() -> None:
     refused(bobby, late)
 
 
-def test_twenty_parallel_states_have_distinct_counters_only_when_they_are_chained() -> None:
+def test_each_message_of_a_chain_has_its_own_counter() -> None:
     alice, _ = acquainted()
     numbers = [Header.split(alice.seal(b"n").sealed)[0].number for _ in range(20)]
     assert len(set(numbers)) == 20

@@ -19,7 +19,7 @@ async def _tell(shared: Shared) -> None:
     from aimessage import client
 
     async with client.connect(shared.settings()) as me:
-        profile, fingerprint = me.profile, me.fingerprint
+        profile, fingerprint, address = me.profile, me.fingerprint, me.address
     shape = {
         "v": 1,
         "type": "identity",
@@ -27,6 +27,8 @@ async def _tell(shared: Shared) -> None:
         "username": profile.username,
         "server": profile.server,
         "fingerprint": fingerprint,
+        "address": address,
         "token_path": str(profile.token_path),
     }
     shared.screen.show(shape, f"{profile.username} at {profile.server} (agent {profile.agent}, key {fingerprint})")
+    shared.screen.talk(f"self-certifying address: {address}")
