@@ -1,4 +1,4 @@
-"""Every domain-separation string, in one table: no two purposes share one."""
+"""Every domain-separation string, in one table: no two purposes share one, none is the start of another."""
 
 __all__ = [
     "ADDRESS_FINGERPRINT", "ASSOCIATED_DATA", "BUNDLE", "BUNDLE_REFERENCE", "IDEMPOTENCY", "IDENTITY_AGREEMENT",
@@ -7,7 +7,7 @@ __all__ = [
 ]  # fmt: skip
 
 TOKEN = b"aimessage/1/token"
-TOKEN_CHECKSUM = b"aimessage/1/token-checksum"
+TOKEN_CHECKSUM = b"aimessage/1/checksum-of-token"
 PASSPHRASE = b"aimessage/1/passphrase"
 
 IDENTITY_SIGNING = b"aimessage/1/identity-signing-key"
@@ -18,9 +18,9 @@ IDEMPOTENCY = b"aimessage/1/idempotency-key"
 
 IDENTITY_STATEMENT = b"aimessage/1/identity-statement"
 BUNDLE = b"aimessage/1/bundle"
-BUNDLE_REFERENCE = b"aimessage/1/bundle-reference"
+BUNDLE_REFERENCE = b"aimessage/1/reference-of-bundle"
 ONE_TIME_PAIR = b"aimessage/1/one-time-pair"
-PAIR_REFERENCE = b"aimessage/1/pair-reference"
+PAIR_REFERENCE = b"aimessage/1/reference-of-pair"
 PROVE = b"aimessage/1/prove"
 REGISTER = b"aimessage/1/register"
 

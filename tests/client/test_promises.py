@@ -1,0 +1,217 @@
+"""What the client promises, against a real relay: saved before sent, one effect, one session, one identity."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from aimessage.client import Message, Settings, connect, register
+from aimessage.client import inbox as inbox_module
+from aimessage.client.account import open_here
+from aimessage.client.profile import load_profile
+from aimessage.errors import (
+    BadValue,
+    NoIdentity,
+    PeerIdentityChanged,
+    RecipientUnknown,
+    UsernameTaken,
+    VaultDamaged,
+    VaultNewer,
+)
+from aimessage.types import Username
+from aimessage.wire.frames import Deliver
+from support.relay import running_relay
+
+QUIET = {"rate_global": "0", "rate_connection": "0"}
+
+
+def settings(tmp_path: Path, url: str, agent: str) -> Settings:
+    return Settings(home=tmp_path / "home", agent=agent, server=url)
+
+
+async def enrolled(tmp_path: Path, url: str, *names: str) -> list[Settings]:
+    found = [settings(tmp_path, url, name) for name in names]
+    for each in found:
+        await register(each, each.agent)
+    return found
+
+
+async def heard(who: Settings, count: int) -> list[Message]:
+    async with asyncio.timeout(60), connect(who) as me, aclosing(me.listen(count=count)) as messages:
+        return [message async for message in messages]
+
+
+async def test_messages_cross_both_ways_with_their_order_kept(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me:
+            for number in range(30):
+                await me.send("bobby", f"number {number}")
+        assert [message.text for message in await heard(bobby, 30)] == [f"number {number}" for number in range(30)]
+        async with connect(bobby) as me:
+            await me.send("alice", "heard", thread="t-1")
+        (answer,) = await heard(alice, 1)
+        assert (answer.text, answer.thread, answer.from_, answer.content_trust) == (
+            "heard",
+            "t-1",
+            "bobby",
+            "untrusted",
+        )
+
+
+async def test_twelve_first_sends_at_once_make_one_session(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+
+        async def one(number: int) -> None:
+            async with connect(alice) as me:  # its own vault and link, as a process of its own would have
+                await me.send("bobby", f"first {number}")
+
+        await asyncio.gather(*(one(number) for number in range(12)))
+        texts = {message.text for message in await heard(bobby, 12)}
+        assert texts == {f"first {number}" for number in range(12)}
+        here = open_here(load_profile(bobby), None)
+        with here.vault.transaction() as vault:
+            assert len(vault.peer(here.address(Username("alice"))).conversation.sessions) == 1
+        here.vault.close()
+
+
+async def test_a_delivery_that_comes_twice_has_one_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me:
+            await me.send("bobby", "once")
+        taken = inbox_module.take_in
+        here = open_here(load_profile(bobby), None)
+        deliveries: list[Deliver] = []
+
+        def twice(where: object, delivery: Deliver) -> None:
+            deliveries.append(delivery)
+            taken(here, delivery)
+            taken(here, delivery)
+
+        monkeypatch.setattr(inbox_module, "take_in", twice)
+        assert [message.text for message in await heard(bobby, 1)] == ["once"]
+        assert deliveries and inbox_module.unshown(here) == []
+        here.vault.close()
+
+
+async def test_a_changed_identity_stops_sending_and_is_never_shown(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        for who, other in ((alice, "bobby"), (bobby, "alice")):  # both have pinned somebody else under that name
+            here = open_here(load_profile(who), None)
+            with here.vault.transaction() as vault:
+                peer = vault.peer(here.address(Username(other)))
+                peer.pin = bytes(64)
+                vault.save_peer(peer)
+            here.vault.close()
+        async with connect(alice) as me:
+            with pytest.raises(PeerIdentityChanged):
+                await me.send("bobby", "to whom")
+        here = open_here(load_profile(alice), None)
+        with here.vault.transaction() as vault:
+            assert vault.run("SELECT count(*) FROM outbox").fetchone() == (0,)
+            peer = vault.peer(here.address(Username("bobby")))
+            peer.pin = None
+            vault.save_peer(peer)
+        here.vault.close()
+        async with connect(alice) as me:
+            await me.send("bobby", "under another key")
+        assert await first_state(bobby) == "quarantined"
+
+
+async def first_state(who: Settings) -> str:
+    """Listen until something is in the inbox, and return its state; nothing may be shown."""
+    here = open_here(load_profile(who), None)
+    shown: list[Message] = []
+
+    async def listen() -> None:
+        async with connect(who) as me:
+            async for message in me.listen():
+                shown.append(message)
+
+    listening = asyncio.create_task(listen())
+    state = None
+    async with asyncio.timeout(60):
+        while state is None:
+            await asyncio.sleep(0.02)
+            with here.vault.transaction() as vault:
+                state = vault.run("SELECT state FROM inbox").fetchone()
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    here.vault.close()
+    assert shown == []
+    return str(state[0])
+
+
+async def test_an_unknown_recipient_leaves_nothing_in_the_outbox(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        (alice,) = await enrolled(tmp_path, url, "alice")
+        async with connect(alice) as me:
+            with pytest.raises(RecipientUnknown):
+                await me.send("nobody-here", "hello")
+            with pytest.raises(BadValue):
+                await me.send("alice", "to myself")
+        here = open_here(load_profile(alice), None)
+        with here.vault.transaction() as vault:
+            assert vault.run("SELECT count(*) FROM outbox").fetchone() == (0,)
+        here.vault.close()
+
+
+async def test_a_taken_name_leaves_no_identity_behind(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        await enrolled(tmp_path, url, "alice")
+        late = Settings(home=tmp_path / "home", agent="late", server=url)
+        with pytest.raises(UsernameTaken):
+            await register(late, "alice")
+        with pytest.raises(NoIdentity):
+            load_profile(late)
+        assert (await register(late, "alice-two")).username == "alice-two"
+
+
+async def test_a_registration_whose_answer_was_lost_can_be_repeated(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        (alice,) = await enrolled(tmp_path, url, "alice")
+        async with connect(alice) as me:
+            before = me.fingerprint
+        (alice.directory / "profile.json").unlink()  # as if the process had died before it was written
+        await register(alice, "alice")
+        async with connect(alice) as me:
+            assert me.fingerprint == before
+
+
+async def test_files_are_private_at_any_umask_and_hold_no_plaintext(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        async with running_relay(tmp_path, **QUIET) as url:
+            alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+            async with connect(alice) as me:
+                await me.send("bobby", "canary-of-the-vault")
+            await heard(bobby, 1)
+    finally:
+        os.umask(umask)
+    files = list((tmp_path / "home").rglob("*"))
+    assert len(files) > 8
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+        assert path.is_dir() or b"canary-of-the-vault" not in path.read_bytes()
+
+
+async def test_a_newer_or_foreign_vault_is_refused_by_name(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        profile = load_profile(alice)
+        (alice.directory / "token").write_bytes((bobby.directory / "token").read_bytes())
+        with pytest.raises(VaultDamaged):
+            async with connect(alice) as me:
+                await me.users()
+        database = sqlite3.connect(profile.vault_path)
+        database.execute("PRAGMA user_version = 99")
+        database.close()
+        with pytest.raises(VaultNewer):
+            open_here(profile, None)
