@@ -18,7 +18,7 @@ from aimessage.types import Address, SecretBytes
 from support.commands import Relay, running_relay
 from support.wiretap import Wiretap, tapped
 
-MESSAGES = 1000
+MESSAGES = 2000
 PIPELINE = 50
 
 
