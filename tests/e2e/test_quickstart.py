@@ -1,4 +1,4 @@
-"""The requirement's first page, typed as it stands (with the test's own port), and what SURFACE adds to it."""
+"""The requirement's first page, typed as it stands (with the test's own port), and what every command adds to it."""
 
 import re
 import signal
