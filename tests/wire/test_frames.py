@@ -7,6 +7,7 @@ import pytest
 
 from aimessage.wire import frames
 from aimessage.wire.codec import client_codec, encode_frames, relay_codec, split
+from aimessage.wire.limits import Limits
 
 CLIENT, RELAY = typing.get_args(frames.ClientFrame), typing.get_args(frames.RelayFrame)
 TAGS = {
@@ -18,7 +19,7 @@ TAGS = {
 SAMPLES: dict[object, object] = {
     str: "text", bytes: b"octets", int: 2**40, float: 1.5, bool: True, list[str]: ["a"], list[bytes]: [b"a", b"b"],
     list[frames.Ack]: [frames.Ack(1, b"id")], list[frames.UserRow]: [frames.UserRow("alice", True)],
-    frames.Limits: frames.Limits(),
+    Limits: Limits(),
 }  # fmt: skip
 
 
