@@ -52,15 +52,17 @@ async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> tuple[Lin
     Raises RelayChanged, ProofRejected, HostRefused, RelayUnreachable, NotARelay.
     """
     link, welcome = await open_link(here.profile.server, on_push)
-    if welcome.relay_id != here.profile.relay_id:
+    try:
+        if welcome.relay_id != here.profile.relay_id:
+            raise RelayChanged("the relay at this address is not the one that this identity was registered at")
+        with here.vault.transaction() as vault:
+            vault_id = vault.vault_id()
+        host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
+        signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
+        return link, await link.prove(Prove(here.profile.username, host, client_nonce, vault_id, signature))
+    except BaseException:
         link.close()
-        raise RelayChanged("the relay at this address is not the one that this identity was registered at")
-    with here.vault.transaction() as vault:
-        vault_id = vault.vault_id()
-    host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
-    signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
-    proof = Prove(here.profile.username, host, client_nonce, vault_id, signature)
-    return link, await link.prove(proof)
+        raise
 
 
 @asynccontextmanager

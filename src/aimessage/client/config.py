@@ -8,7 +8,7 @@ from pathlib import Path
 from aimessage.errors import BadValue
 from aimessage.types import SecretBytes
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "load_settings", "normal_server"]
 
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SECRET_FILE_BYTES = 4096
@@ -43,7 +43,7 @@ def load_settings(
 
     Raises BadValue: a malformed agent name or server address, or a secret file that cannot be read.
     """
-    name = agent or environ.get("AIMESSAGE_AGENT") or "default"
+    name = agent if agent is not None else environ.get("AIMESSAGE_AGENT") or "default"
     if not _AGENT.fullmatch(name):
         raise BadValue("this is not an agent name", hint="use letters, digits, _ and -, at most 64")
     address = server or environ.get("AIMESSAGE_SERVER")
@@ -63,7 +63,8 @@ def normal_server(address: str) -> str:
 
     try:
         parts = urlsplit(address)
-        good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+        good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and plain
     except ValueError:
         good = False
     if not good:
@@ -79,6 +80,9 @@ def _token(environ: Mapping[str, str]) -> SecretBytes | None:
 def _secret(path: Path) -> SecretBytes:
     try:
         with path.open("rb") as file:
-            return SecretBytes(file.read(_SECRET_FILE_BYTES).strip())
+            content = file.read(_SECRET_FILE_BYTES + 1)
     except OSError as error:
         raise BadValue(f"the file {path} cannot be read: {error.strerror}") from None
+    if len(content) > _SECRET_FILE_BYTES:
+        raise BadValue(f"the file {path} is too large for a token or a passphrase", hint="name a file of at most 4 KiB")
+    return SecretBytes(content.strip())

@@ -7,10 +7,18 @@ from aimessage.client.account import Here, log_in, open_here
 from aimessage.client.config import Settings
 from aimessage.client.link import dialled_host, open_link
 from aimessage.client.prekeys import mark_published, new_bundle, stock_pairs
-from aimessage.client.profile import Profile, load_profile, load_token, make_directory, save_profile, save_token
+from aimessage.client.profile import (
+    Profile,
+    load_profile,
+    load_token,
+    make_directory,
+    save_profile,
+    save_token,
+    write_private,
+)
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.identity import Token, mint_token, parse_token, prove_registration
-from aimessage.errors import BadValue, Denied, IdentityExists, NoIdentity, Temporary, TokenMalformed
+from aimessage.errors import BadValue, IdentityExists, NoIdentity, Temporary, TokenMalformed, UsernameTaken
 from aimessage.types import RelayId, Username, parse_username
 from aimessage.wire.frames import Register, RelayFrame, Welcome
 from aimessage.wire.limits import PAIRS_PER_STOCK
@@ -42,7 +50,7 @@ async def register(settings: Settings, username: str, *, if_not_exists: bool = F
         here = _pending(profile, settings)
         try:
             await link.prove(_registration(here, welcome, invite))
-        except Denied:
+        except UsernameTaken:  # by another key: this token owns nothing
             here.vault.close()
             _forget(profile)
             raise
@@ -74,6 +82,7 @@ async def restore(settings: Settings, username: str) -> Profile:
     link.close()
     profile = Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory)
     make_directory(profile.directory)
+    _set_aside(profile)
     save_token(profile.token_path, token, settings.passphrase)
     here = open_here(profile, settings.passphrase)
     try:
@@ -93,11 +102,10 @@ def _pending(profile: Profile, settings: Settings) -> Here:
     note = profile.directory / "pending"
     if profile.token_path.exists() and note.exists() and note.read_text() == _note(profile):
         return open_here(profile, settings.passphrase)
-    _forget(profile)
+    _set_aside(profile)
     token: Token = mint_token(profile.username, system_entropy)
     save_token(profile.token_path, token, settings.passphrase)
-    note.write_text(_note(profile))
-    note.chmod(0o600)
+    write_private(note, _note(profile).encode())
     return open_here(profile, settings.passphrase)
 
 
@@ -126,6 +134,14 @@ def _server(settings: Settings) -> str:
     if settings.server is None:
         raise BadValue("no relay was named", hint="pass --server ws://localhost:8080, or set AIMESSAGE_SERVER")
     return settings.server
+
+
+def _set_aside(profile: Profile) -> None:
+    """Keep a token that an unfinished registration left: its answer may have been lost, and a name be its own."""
+    if profile.token_path.exists():
+        taken = len(list(profile.directory.glob("token.unfinished-*")))
+        profile.token_path.replace(profile.directory / f"token.unfinished-{taken + 1}")
+    _forget(profile)
 
 
 def _forget(profile: Profile) -> None:

@@ -5,10 +5,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from aimessage.client.config import Settings
+from aimessage.client.config import Settings, normal_server
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.identity import Token, lock_token, parse_token, unlock_token
-from aimessage.errors import NoIdentity, PassphraseWrong, VaultDamaged, VaultNewer
+from aimessage.errors import InvalidInput, NoIdentity, PassphraseWrong, VaultDamaged, VaultNewer
 from aimessage.types import RelayId, SecretBytes, Username, parse_username
 
 __all__ = ["Profile", "load_profile", "load_token", "make_directory", "save_profile", "save_token", "write_private"]
@@ -54,12 +54,15 @@ def write_private(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.fchmod(descriptor, 0o600)
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
+        with os.fdopen(descriptor, "wb") as file:  # which writes all of it, or raises
+            os.fchmod(descriptor, 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -91,14 +94,17 @@ def load_profile(settings: Settings) -> Profile:
         return Profile(
             agent=settings.agent,
             username=parse_username(fields["username"]),
-            server=settings.server or fields["server"],
+            server=settings.server or normal_server(fields["server"]),
             relay_id=RelayId(bytes.fromhex(fields["relay_id"])),
             directory=settings.directory,
         )
     except FileNotFoundError:
         raise NoIdentity(f"the agent {settings.agent} has no identity here") from None
-    except (ValueError, KeyError, TypeError):
-        raise VaultDamaged(f"the file {path} is damaged", hint="aimessage restore, with the agent's token") from None
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidInput):
+        raise VaultDamaged(
+            f"the file {path} is damaged",
+            hint="move it away and register the same username again: the token beside it proves that it is yours",
+        ) from None
 
 
 def save_token(path: Path, token: Token, passphrase: SecretBytes | None) -> None:

@@ -43,6 +43,17 @@ CREATE TABLE awaits (id BLOB PRIMARY KEY, peer TEXT NOT NULL, answer INTEGER, un
 """
 
 
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """Tell what can pass (a full disk, a lock held too long) from what cannot (damage)."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise VaultUnavailable(f"the vault cannot be used now: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise VaultDamaged(f"the vault is damaged: {error}", hint="restore under a new --agent") from None
+
+
 class Vault:
     """One agent's vault; one object a process."""
 
@@ -54,13 +65,16 @@ class Vault:
             path.chmod(0o600)
         try:
             self._database = sqlite3.connect(path, isolation_level=None, timeout=30)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._require_schema()
-        except sqlite3.DatabaseError as error:
-            raise VaultDamaged(
-                f"the vault cannot be read: {error}", hint="aimessage restore, on a new --agent"
-            ) from None
+        except sqlite3.OperationalError as error:
+            raise VaultUnavailable(f"the vault cannot be opened: {error}") from None
+        try:
+            with _named_failures():
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=FULL")
+                self._require_schema()
+        except BaseException:
+            self._database.close()  # which also undoes a schema that is half made
+            raise
 
     def close(self) -> None:
         """Release the files."""
@@ -72,7 +86,7 @@ class Vault:
 
         Raises VaultUnavailable: it cannot be written now; VaultDamaged.
         """
-        try:
+        with _named_failures():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield Transaction(self._database, self._storage, self._entropy)
@@ -81,10 +95,6 @@ class Vault:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as error:
-            raise VaultUnavailable(f"the vault cannot be written: {error}") from None
-        except sqlite3.DatabaseError as error:
-            raise VaultDamaged(f"the vault is damaged: {error}", hint="restore under a new --agent") from None
 
     def _require_schema(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
