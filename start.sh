@@ -1,7 +1,7 @@
 #!/bin/sh
 # Starts a relay, or shows what one is for:
 #
-#   ./start.sh [aimessage-server options]   honours PORT (8080), DB_PATH (./data) and LOG_FORMAT (json)
+#   ./start.sh [aimessage-server options]   honours PORT (8080), DB_PATH (./data) and LOG_FORMAT (human lines, or json)
 #   ./start.sh demo                         two agents talk through a relay that can read nothing
 #
 # The first run makes .venv and installs the locked packages into it; later runs start at once, offline too.
