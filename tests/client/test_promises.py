@@ -4,7 +4,10 @@ import asyncio
 import os
 import sqlite3
 import stat
+import sys
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from aimessage.errors import (
     NoIdentity,
     PeerIdentityChanged,
     RecipientUnknown,
+    RelayUnreachable,
     UsernameTaken,
     VaultDamaged,
     VaultNewer,
@@ -215,3 +219,49 @@ async def test_a_newer_or_foreign_vault_is_refused_by_name(tmp_path: Path) -> No
         database.close()
         with pytest.raises(VaultNewer):
             open_here(profile, None)
+
+
+async def test_a_kept_message_never_goes_to_another_key_than_its_address_names(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby, carol = await enrolled(tmp_path, url, "alice", "bobby", "carol")
+        async with connect(carol) as me:
+            wrong = "bobby~" + me.address.partition("~")[2]
+        async with connect(replace(alice, server="ws://127.0.0.1:9")) as me:
+            with pytest.raises(RelayUnreachable):
+                await me.send(wrong, "for one key only", timeout=timedelta(milliseconds=300))
+        async with connect(alice) as me:
+            await me.send("bobby", "for whoever that is")
+        assert [message.text for message in await heard(bobby, 1)] == ["for whoever that is"]
+        here = open_here(load_profile(alice), None)
+        with here.vault.transaction() as vault:
+            assert vault.run("SELECT count(*) FROM outbox").fetchone() == (0,)
+            fates = vault.run("SELECT fate, code FROM sent ORDER BY fate").fetchall()
+        here.vault.close()
+        assert fates == [("accepted", None), ("refused", "peer_identity_changed")]
+
+
+async def test_mail_for_a_bundle_older_than_35_days_opens_if_it_was_the_newest(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me:
+            await me.send("bobby", "sent while you were away")
+        here = open_here(load_profile(bobby), None)
+        with here.vault.transaction() as vault:  # as if it had registered 36 days ago and been away since
+            vault.run("UPDATE bundles SET made_at = made_at - ?", (36 * 86_400_000,))
+            vault.save_counter("published_at", vault.counter("published_at") - 36 * 86_400_000)
+        here.vault.close()
+        assert [message.text for message in await heard(bobby, 1)] == ["sent while you were away"]
+
+
+async def test_processes_that_register_one_agent_at_once_leave_one_working_identity(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, pathlib, sys; from aimessage.client import Settings, register; "
+        "asyncio.run(register(Settings(home=pathlib.Path(sys.argv[1]), agent='alice', server=sys.argv[2]), "
+        "'alice', if_not_exists=True))"
+    )
+    async with running_relay(tmp_path, **QUIET) as url:
+        home = str(tmp_path / "home")
+        started = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, home, url) for _ in range(4)]
+        assert [await process.wait() for process in started] == [0] * 4
+        async with connect(settings(tmp_path, url, "alice")) as me:
+            assert [row.username for row in await me.users(everyone=True)] == ["alice"]

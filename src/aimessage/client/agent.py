@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 
@@ -19,7 +19,16 @@ from aimessage.client.outbox import Letter
 from aimessage.client.prekeys import PAIRS_LOW, publish_prekeys, stock_pairs
 from aimessage.client.profile import Profile, load_profile
 from aimessage.e2ee.fingerprint import fingerprint, parse_recipient, self_certifying
-from aimessage.errors import AimessageError, BadValue, MailboxFull, NoIdentity, RelayUnreachable, Temporary
+from aimessage.errors import (
+    AimessageError,
+    BadValue,
+    IdentityExists,
+    MailboxFull,
+    NoIdentity,
+    NotARelay,
+    RelayUnreachable,
+    Temporary,
+)
 from aimessage.types import MessageId, Username, message_id_text
 from aimessage.wire.frames import (
     Ack,
@@ -76,7 +85,10 @@ class connect:  # noqa: N801 - used as a function, like open()
         except NoIdentity:
             if not (settings.username and settings.server and settings.token):
                 raise
-            profile = await restore(settings, settings.username)
+            try:
+                profile = await restore(settings, settings.username)
+            except IdentityExists:  # another command of this agent restored it meanwhile
+                profile = load_profile(settings)
         self._agent = Agent(open_here(profile, settings.passphrase))
         return self._agent
 
@@ -143,13 +155,15 @@ class Agent:
         recipient, prefix = parse_recipient(to)
         if recipient == self.profile.username:
             raise BadValue("an agent cannot write to itself", hint="aimessage users --all")
-        message_id = outbox.save(self._here, recipient, Letter(text, data, thread, reply_to, ttl, expects_reply))
+        message_id = outbox.save(
+            self._here, recipient, Letter(text, data, thread, reply_to, ttl, expects_reply), prefix=prefix
+        )
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                for delay in _delays():
+                for delay in _Delays():
                     try:
-                        await self._work_off(recipient, prefix)
+                        await self._work_off(recipient)
                         outbox.require_accepted(self._here, message_id)
                         return Sent(message_id_text(message_id), recipient, "accepted")
                     except Temporary as error:
@@ -211,27 +225,30 @@ class Agent:
                     await receiver
 
     async def _receive(self, wakeups: "asyncio.Queue[AimessageError | None]") -> None:
-        delays = _delays()
+        progress = _Progress()
         while True:
             try:
-                await self._receive_once(wakeups)
-                delays = _delays()
-            except Temporary:
-                await asyncio.sleep(next(delays))
+                await self._receive_once(wakeups, progress)
             except AimessageError as error:
-                await wakeups.put(error)
-                return
+                # A relay of ours was here: what answers in its place meanwhile (a proxy without it) passes.
+                passes = isinstance(error, Temporary) or (progress.met and isinstance(error, NotARelay))
+                if not passes:
+                    await wakeups.put(error)
+                    return
+                await asyncio.sleep(next(progress.delays))
 
-    async def _receive_once(self, wakeups: "asyncio.Queue[AimessageError | None]") -> None:
+    async def _receive_once(self, wakeups: "asyncio.Queue[AimessageError | None]", progress: "_Progress") -> None:
         """Subscribe, and take in what comes until the link is lost."""
         pushes: asyncio.Queue[RelayFrame] = asyncio.Queue()
         link, proved = await log_in(self._here, pushes.put_nowait)
+        progress.met = True
         try:
             await publish_prekeys(self._here, link, proved)
             with self._here.vault.transaction() as vault:
                 vault_id, generation = vault.vault_id(), vault.counter("generation") + 1
                 vault.save_counter("generation", generation)
             await link.request(lambda request_id: Subscribe(request_id, vault_id, generation), Subscribed)
+            progress.delays = _Delays()  # a link that was good: the next loss starts with a short wait again
             while True:
                 frame = await _next_push(pushes, link)
                 if isinstance(frame, Deliver):
@@ -249,13 +266,13 @@ class Agent:
                 self._link, _ = await log_in(self._here, lambda _: None)
             return self._link
 
-    async def _work_off(self, recipient: Username, prefix: str | None) -> None:
+    async def _work_off(self, recipient: Username) -> None:
         link = await self._connected()
         for other in outbox.waiting_peers(self._here):
             if other != recipient:  # left by an earlier command; its troubles are not this message's
                 with contextlib.suppress(AimessageError):
                     await outbox.work_off(self._here, link, other)
-        await outbox.work_off(self._here, link, recipient, prefix=prefix)
+        await outbox.work_off(self._here, link, recipient)
 
     def _kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
         error.message_id = message_id_text(message_id)
@@ -274,10 +291,6 @@ async def _next_push(pushes: "asyncio.Queue[RelayFrame]", link: Link) -> RelayFr
         getter.cancel()
 
 
-def _delays() -> "_Delays":
-    return _Delays()
-
-
 class _Delays:
     """Seconds between tries: doubling, bounded, with jitter so that a restarted relay is not stormed."""
 
@@ -291,3 +304,11 @@ class _Delays:
         delay = random.uniform(self._ceiling / 2, self._ceiling)  # noqa: S311 - not a secret
         self._ceiling = min(self._ceiling * 2, _LONGEST_DELAY_SECONDS)
         return delay
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far receiving has come: whether the pinned relay has let us in, and how long to wait after a loss."""
+
+    met: bool = False
+    delays: _Delays = field(default_factory=_Delays)

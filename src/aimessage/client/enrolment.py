@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import replace
 
-from aimessage.client.account import Here, log_in, open_here
+from aimessage.client.account import Here, file_lock, log_in, open_here
 from aimessage.client.config import Settings
 from aimessage.client.link import dialled_host, open_link
 from aimessage.client.prekeys import mark_published, new_bundle, stock_pairs
@@ -37,6 +37,14 @@ async def register(settings: Settings, username: str, *, if_not_exists: bool = F
     Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay.
     """
     name = parse_username(username)
+    if _existing(settings) is None:
+        _server(settings)  # before anything is made here
+    # One at a time: two that mint would leave one's token beside the other's vault, and the name lost.
+    async with file_lock(settings.directory / "locks" / "enrolment"):
+        return await _register(settings, name, invite, if_not_exists=if_not_exists)
+
+
+async def _register(settings: Settings, name: Username, invite: str, *, if_not_exists: bool) -> Profile:
     existing = _existing(settings)
     if existing is not None:
         if if_not_exists and existing.username == name:
@@ -71,13 +79,18 @@ async def restore(settings: Settings, username: str) -> Profile:
     Raises TokenMalformed, ProofRejected, IdentityExists, RelayUnreachable.
     """
     name = parse_username(username)
-    existing = _existing(settings)
-    if existing is not None:
-        raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
     if settings.token is None:
         raise TokenMalformed("no token was given", hint="set AIMESSAGE_TOKEN, or pass --token-file")
     token = parse_token(settings.token.reveal.decode("utf-8", "replace"))
     server = _server(settings)
+    async with file_lock(settings.directory / "locks" / "enrolment"):
+        return await _restore(settings, name, token, server)
+
+
+async def _restore(settings: Settings, name: Username, token: Token, server: str) -> Profile:
+    existing = _existing(settings)
+    if existing is not None:
+        raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
     link, welcome = await open_link(server, _ignore)
     link.close()
     profile = Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory)

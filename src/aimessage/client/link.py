@@ -91,6 +91,11 @@ class Link(WSListener):
         self._transport = None
         self._fail(LinkLost("the connection to the relay broke"))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the WebSocket is open; the relay may not have greeted yet."""
+        return self._transport is not None
+
     def close(self) -> None:
         """Close the connection."""
         if self._transport is not None:
@@ -192,7 +197,9 @@ async def open_link(server: str, on_push: Callable[[RelayFrame], None]) -> tuple
             )
             return link, await link._or_lost(link.welcome)  # noqa: SLF001 - the same module's
     except TimeoutError:
-        raise RelayUnreachable(f"{server} does not answer as a relay") from None
+        if link.is_connected:
+            raise NotARelay(f"what answers at {server} speaks WebSocket, but is not an AI Message relay") from None
+        raise RelayUnreachable(f"{server} does not answer") from None
     except WSError:
         raise NotARelay(f"what answers at {server} is not an AI Message relay") from None
     except LinkLost:

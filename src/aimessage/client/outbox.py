@@ -8,18 +8,23 @@ from typing import NamedTuple
 from aimessage.client.account import Here, file_lock
 from aimessage.client.contacts import require_pinned
 from aimessage.client.link import Link
+from aimessage.client.vault import Transaction
 from aimessage.clock import milliseconds
 from aimessage.e2ee.bodies import Body, encode_body
 from aimessage.e2ee.fingerprint import require_match
+from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
 from aimessage.e2ee.text import require_clean
-from aimessage.errors import AimessageError, EmptyMessage, RecipientUnknown, error_from_code
+from aimessage.errors import AimessageError, EmptyMessage, PeerIdentityChanged, RecipientUnknown, error_from_code
 from aimessage.types import MessageId, Username, parse_message_id
 from aimessage.wire.frames import Accepted, BundleAnswer, FetchBundle, MailClass, Post
 
 __all__ = ["Letter", "abandon", "require_accepted", "save", "waiting_peers", "work_off"]
 
 _LIFE = timedelta(days=30)
+_REFUSALS = {
+    PeerIdentityChanged.code: "the key of this name is not the one in the address; nothing was sent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,10 @@ class Letter:
         return parts
 
 
-def save(here: Here, recipient: Username, letter: Letter) -> MessageId:
+def save(here: Here, recipient: Username, letter: Letter, *, prefix: str | None = None) -> MessageId:
     """Commit one message to the outbox and return its id; nothing has left.
+
+    *prefix* is the fingerprint of a self-certifying address; it stays with the row, whichever command sends it.
 
     Raises what `Letter.body` does, and TooLarge.
     """
@@ -78,8 +85,9 @@ def save(here: Here, recipient: Username, letter: Letter) -> MessageId:
             (message_id, recipient, now_ms, expires_at, padded),
         )
         vault.run(
-            "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed) VALUES (?, ?, 0, ?, ?, x'')",
-            (message_id, recipient, int(MailClass.MESSAGE), body.expires_at),
+            "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed, prefix) "
+            "VALUES (?, ?, 0, ?, ?, x'', ?)",
+            (message_id, recipient, int(MailClass.MESSAGE), body.expires_at, prefix),
         )
     return message_id
 
@@ -99,7 +107,7 @@ def require_accepted(here: Here, message_id: MessageId) -> None:
     with here.vault.transaction() as vault:
         fate, code = vault.run("SELECT fate, code FROM sent WHERE id = ?", (message_id,)).fetchone()
     if fate == "refused":
-        raise error_from_code(code, f"the message was refused: {code}")
+        raise error_from_code(code, _REFUSALS.get(code, f"the message was refused: {code}"))
 
 
 def abandon(here: Here, message_id: MessageId, error: AimessageError) -> None:
@@ -118,17 +126,17 @@ class _Row(NamedTuple):
     sealed: bytes
 
 
-async def work_off(here: Here, link: Link, recipient: Username, *, prefix: str | None = None) -> None:
+async def work_off(here: Here, link: Link, recipient: Username) -> None:
     """Send all that waits for *recipient*, in order, under a lock that all processes of this agent share.
 
-    *prefix* is the fingerprint of a self-certifying address; it is checked before anything is sent.
+    A row whose self-certifying address names another key is settled as refused before anything is agreed with that
+    key; so is one that the relay refuses for good: `require_accepted` tells.
 
-    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays. A row
-    that is refused for good is settled so: `require_accepted` tells.
+    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays.
     """
     async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}"):
         try:
-            await _ensure_session(here, link, recipient, prefix)
+            await _ensure_session(here, link, recipient)
         except RecipientUnknown as error:
             _drop(here, recipient, error)
             raise
@@ -136,33 +144,48 @@ async def work_off(here: Here, link: Link, recipient: Username, *, prefix: str |
             await _post(here, link, recipient, row)
 
 
-async def _ensure_session(here: Here, link: Link, recipient: Username, prefix: str | None) -> None:
+async def _ensure_session(here: Here, link: Link, recipient: Username) -> None:
     with here.vault.transaction() as vault:
         peer = vault.peer(here.address(recipient))
-    if not peer.conversation.can_send:
-        answer = await link.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
-        now = here.clock.now()
-        bundle = verify_bundle(answer.bundle, here.address(recipient), now=now, least_epoch=peer.epoch)
-        pair = verify_pair(answer.pair, bundle) if answer.pair else None
-        if prefix is not None:
-            require_match(prefix, identity_of(bundle))
-        with here.vault.transaction() as vault:
-            peer = vault.peer(here.address(recipient))
-            require_pinned(peer, identity_of(bundle))
-            if not peer.conversation.can_send:
-                peer.conversation = peer.conversation.start(
-                    here.account, bundle, pair, epoch=vault.counter("epoch"), now=now, entropy=here.entropy
-                )
-                peer.epoch = bundle.epoch
-                vault.save_peer(peer)
-    identity = peer.conversation.identity
-    if prefix is not None and identity is not None:
-        require_match(prefix, identity)
+    if peer.conversation.can_send:
+        return
+    answer = await link.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
+    now = here.clock.now()
+    bundle = verify_bundle(answer.bundle, here.address(recipient), now=now, least_epoch=peer.epoch)
+    pair = verify_pair(answer.pair, bundle) if answer.pair else None
+    with here.vault.transaction() as vault:
+        _refuse_misaddressed(here, vault, recipient, identity_of(bundle))
+        peer = vault.peer(here.address(recipient))
+        if peer.conversation.can_send or not _waits(vault, recipient):
+            return  # nothing is left that this key may have: it is not pinned either
+        require_pinned(peer, identity_of(bundle))
+        peer.conversation = peer.conversation.start(
+            here.account, bundle, pair, epoch=vault.counter("epoch"), now=now, entropy=here.entropy
+        )
+        peer.epoch = bundle.epoch
+        vault.save_peer(peer)
+
+
+def _waits(vault: Transaction, recipient: Username) -> bool:
+    return vault.run("SELECT 1 FROM outbox WHERE peer = ? LIMIT 1", (recipient,)).fetchone() is not None
+
+
+def _refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, identity: Identity) -> None:
+    """Settle every row whose self-certifying address names another key than *identity*."""
+    rows = vault.run("SELECT id, prefix FROM outbox WHERE peer = ? AND prefix IS NOT NULL", (recipient,)).fetchall()
+    for message_id, prefix in rows:
+        try:
+            require_match(prefix, identity)
+        except PeerIdentityChanged as error:
+            _settle(here, vault, MessageId(message_id), "refused", error.code)
 
 
 def _next_row(here: Here, recipient: Username) -> _Row | None:
     """Return the oldest row for *recipient*, sealed: ratchet and bytes are saved in one commit before it is posted."""
     with here.vault.transaction() as vault:
+        peer = vault.peer(here.address(recipient))
+        if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
+            _refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
         found = vault.run(
             "SELECT id, attempt, mail_class, expires_at, sealed FROM outbox WHERE peer = ? ORDER BY row LIMIT 1",
             (recipient,),
@@ -173,7 +196,6 @@ def _next_row(here: Here, recipient: Username) -> _Row | None:
         if row.sealed:
             return row
         (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (row.id,)).fetchone()
-        peer = vault.peer(here.address(recipient))
         body = vault.unseal("sent.body", row.id, stored)
         peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=here.entropy)
         vault.save_peer(peer)
@@ -185,24 +207,24 @@ async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
     def post(request_id: int) -> Post:
         return Post(request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed)
 
+    fate, code = "accepted", None
     try:
         await link.request(post, Accepted)
     except AimessageError as error:
         if error.retryable:
             raise
         # Its own sender asks for its fate; those behind it in the line are not to blame.
-        _settle(here, row.id, "refused", error.code)
-    else:
-        _settle(here, row.id, "accepted", None)
-
-
-def _settle(here: Here, message_id: MessageId, fate: str, code: str | None) -> None:
+        fate, code = "refused", error.code
     with here.vault.transaction() as vault:
-        vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
-        vault.run(
-            "UPDATE sent SET fate = ?, code = ?, changed_at = ? WHERE id = ?",
-            (fate, code, milliseconds(here.clock.now()), message_id),
-        )
+        _settle(here, vault, row.id, fate, code)
+
+
+def _settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str | None) -> None:
+    vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
+    vault.run(
+        "UPDATE sent SET fate = ?, code = ?, changed_at = ? WHERE id = ?",
+        (fate, code, milliseconds(here.clock.now()), message_id),
+    )
 
 
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:

@@ -27,7 +27,9 @@ def new_bundle(here: Here, *, known_epoch: int = 0) -> Bundle:
         )
         vault.save_bundle(secrets, milliseconds(now))
         vault.save_counter("epoch", epoch)
-        vault.run("DELETE FROM bundles WHERE made_at < ?", (milliseconds(now - _OLD_SECRETS_LIVE),))
+        # 35 days count from when a bundle was replaced: the newest older one was still served until then.
+        cutoff = milliseconds(now - _OLD_SECRETS_LIVE)
+        vault.run("DELETE FROM bundles WHERE made_at < (SELECT max(made_at) FROM bundles WHERE made_at < ?)", (cutoff,))
     return bundle
 
 
