@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "milliseconds", "from_milliseconds"]
+__all__ = ["Clock", "SystemClock", "milliseconds"]
 
 
 class Clock(Protocol):
@@ -37,8 +37,3 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def milliseconds(moment: datetime) -> int:
     """Return *moment* (aware) as whole milliseconds since 1970, as it travels."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def from_milliseconds(count: int) -> datetime:
-    """Return the aware UTC moment that *count* milliseconds since 1970 name."""
-    return _EPOCH + timedelta(milliseconds=count)

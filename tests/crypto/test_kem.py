@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from aimessage.crypto import kem
-from aimessage.errors import DecryptionFailed
+from aimessage.errors import CryptoUnavailable, DecryptionFailed
 from aimessage.types import SecretBytes
 
 
@@ -12,3 +15,16 @@ def test_a_ciphertext_of_another_size_is_refused(parameters: kem.ParameterSet, d
 
     with pytest.raises(DecryptionFailed):
         parameters.decapsulate(SecretBytes(bytes(kem.SEED_BYTES)), bytes(size))
+
+
+def test_a_backend_without_ml_kem_is_told_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without:
+        @staticmethod
+        def from_seed_bytes(_: bytes) -> None:
+            raise UnsupportedAlgorithm("not in this build")
+
+    stripped = replace(kem.ML_KEM_768, _private=Without)  # type: ignore[arg-type]  # stands in for a build we do not have
+    monkeypatch.setattr(kem, "ML_KEM_768", stripped)
+    with pytest.raises(CryptoUnavailable) as caught:
+        kem.require_support()
+    assert caught.value.hint

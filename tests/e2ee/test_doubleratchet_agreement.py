@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from doubleratchet import AEAD, KDF, DiffieHellmanRatchet, DoubleRatchet, EncryptedMessage
@@ -22,9 +22,15 @@ BOUND = b"bound"
 
 
 class RootChain(KDF):
+    """Also remembers every root key that the library has derived."""
+
+    roots: ClassVar[set[bytes]] = set()
+
     @staticmethod
     async def derive(key: bytes, data: bytes, length: int) -> bytes:
-        return kdf.hkdf(key, data, labels.ROOT_STEP, length)
+        output = kdf.hkdf(key, data, labels.ROOT_STEP, length)
+        RootChain.roots.add(output[:32])
+        return output
 
 
 class MessageChain(KDF):
@@ -200,11 +206,23 @@ def test_both_directions_agree_over_a_random_schedule(
                 assert receiver.open(sealed) == body
             else:
                 wire.insert(0, (sealed, body))
-    model = theirs.oracle.model.diffie_hellman_ratchet
-    ratchet = ours.ratchet
-    if ratchet.their_dh == dh.public_key(SecretBytes(model.own_ratchet_priv)):
-        assert ratchet.receiving is not None
-    assert len(ratchet.root) == len(model.root_chain.key) == 32
+    assert_the_same_keys(ours, theirs)
+
+
+def assert_the_same_keys(ours: OurSide, theirs: TheirSide) -> None:
+    """One more turn each way, and then the chains, their counters and the root are the same on both sides."""
+    assert theirs.open(ours.seal(b"our turn")) == b"our turn"
+    assert ours.open(theirs.seal(b"their turn")) == b"their turn"
+    symmetric = theirs.oracle.model.diffie_hellman_ratchet.symmetric_key_ratchet
+    assert symmetric.sending_chain is not None
+    assert ours.ratchet.receiving == symmetric.sending_chain.key
+    assert ours.ratchet.received == symmetric.sending_chain.length
+    assert ours.ratchet.root not in RootChain.roots  # our newest step, which they have not heard of yet
+    assert theirs.open(ours.seal(b"our turn again")) == b"our turn again"
+    assert ours.ratchet.root in RootChain.roots
+    after = theirs.oracle.model.diffie_hellman_ratchet.symmetric_key_ratchet
+    assert after.receiving_chain is not None
+    assert (ours.ratchet.sending, ours.ratchet.sent) == (after.receiving_chain.key, after.receiving_chain.length)
 
 
 @pytest.mark.parametrize("start", [we_start, they_start])

@@ -12,6 +12,7 @@ from aimessage.client.link import Link, dialled_host, open_link
 from aimessage.client.profile import Profile, load_token, make_directory
 from aimessage.client.vault import Vault
 from aimessage.clock import Clock, SystemClock
+from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.e2ee.identity import Account, open_account, prove
 from aimessage.errors import RelayChanged
@@ -39,7 +40,11 @@ class Here:
 
 
 def open_here(profile: Profile, passphrase: SecretBytes | None) -> Here:
-    """Open the agent's token and vault. Raises NoIdentity, PassphraseWrong, VaultNewer, VaultDamaged."""
+    """Open the agent's token and vault.
+
+    Raises NoIdentity, PassphraseWrong, VaultNewer, VaultDamaged; CryptoUnavailable: before anything is written or sent.
+    """
+    require_support()
     token = load_token(profile.token_path, passphrase)
     account = open_account(token, Address(profile.relay_id, profile.username))
     vault = Vault(profile.vault_path, account.vault_key)

@@ -47,6 +47,7 @@ __all__ = ["Agent", "Sent", "UserPresence", "connect", "register", "restore", "t
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 15.0
+_PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,9 @@ class Agent:
                     except MailboxFull as error:
                         raise self._kept(error, message_id) from None
                     except AimessageError as error:
-                        outbox.abandon(self._here, message_id, error)
-                        raise
+                        if outbox.abandon(self._here, message_id, error):
+                            raise
+                        raise self._kept(error, message_id) from None
         except TimeoutError:
             pass
         raise self._kept(last, message_id)
@@ -239,7 +241,7 @@ class Agent:
 
     async def _receive_once(self, wakeups: "asyncio.Queue[AimessageError | None]", progress: "_Progress") -> None:
         """Subscribe, and take in what comes until the link is lost."""
-        pushes: asyncio.Queue[RelayFrame] = asyncio.Queue()
+        pushes: asyncio.Queue[RelayFrame] = asyncio.Queue(_PUSHES)
         link, proved = await log_in(self._here, pushes.put_nowait)
         progress.met = True
         try:
@@ -254,7 +256,8 @@ class Agent:
                 if isinstance(frame, Deliver):
                     inbox.take_in(self._here, frame)
                     link.tell(Acknowledge(frame.subscription, [Ack(frame.position, frame.message_id)]))
-                    wakeups.put_nowait(None)
+                    if wakeups.empty():  # one is enough: whoever is woken looks for all
+                        wakeups.put_nowait(None)
                 elif isinstance(frame, PairsLow) and frame.left < PAIRS_LOW:
                     await stock_pairs(self._here, link, PAIRS_PER_STOCK - frame.left)
         finally:

@@ -16,6 +16,7 @@ from aimessage.client.profile import (
     save_token,
     write_private,
 )
+from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.identity import Token, mint_token, parse_token, prove_registration
 from aimessage.errors import BadValue, IdentityExists, NoIdentity, Temporary, TokenMalformed, UsernameTaken
@@ -36,6 +37,7 @@ async def register(settings: Settings, username: str, *, if_not_exists: bool = F
 
     Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay.
     """
+    require_support()
     name = parse_username(username)
     if _existing(settings) is None:
         _server(settings)  # before anything is made here
@@ -78,6 +80,7 @@ async def restore(settings: Settings, username: str) -> Profile:
 
     Raises TokenMalformed, ProofRejected, IdentityExists, RelayUnreachable.
     """
+    require_support()
     name = parse_username(username)
     if settings.token is None:
         raise TokenMalformed("no token was given", hint="set AIMESSAGE_TOKEN, or pass --token-file")

@@ -58,7 +58,10 @@ class _Pace:
 
 @dataclass(eq=False)
 class Link(WSListener):
-    """An open link. `on_push` gets every frame that answers no request; `lost` is done when the link is gone."""
+    """An open link; `lost` is done when it is gone.
+
+    `on_push` gets every frame that answers no request, and may raise QueueFull: then the link is ended.
+    """
 
     on_push: Callable[[RelayFrame], None]
     _machine: ClientLink = field(default_factory=ClientLink)
@@ -161,7 +164,13 @@ class Link(WSListener):
             case _ if (waiting := self._waiting.get(getattr(event, "id", 0))) and not waiting.done():
                 waiting.set_result(event)
             case _:
-                self.on_push(event)
+                self._push(event)
+
+    def _push(self, event: RelayFrame) -> None:
+        try:
+            self.on_push(event)
+        except asyncio.QueueFull:
+            self._fail(NotARelay("the relay sends more than it is acknowledged"))
 
     def _fail(self, error: AimessageError) -> None:
         if not self.lost.done():

@@ -110,12 +110,17 @@ def require_accepted(here: Here, message_id: MessageId) -> None:
         raise error_from_code(code, _REFUSALS.get(code, f"the message was refused: {code}"))
 
 
-def abandon(here: Here, message_id: MessageId, error: AimessageError) -> None:
-    """Give a message up that can never be sent as it is; its fate says why. One that has left keeps its fate."""
+def abandon(here: Here, message_id: MessageId, error: AimessageError) -> bool:
+    """Give a message up that cannot be sent as it is; its fate says why. Return whether that was still possible.
+
+    One that was sealed for the wire may have left: it keeps its row, its bytes and its id.
+    """
     with here.vault.transaction() as vault:
-        waiting = vault.run("DELETE FROM outbox WHERE id = ?", (message_id,)).rowcount
-        if waiting:
-            vault.run("UPDATE sent SET fate = 'refused', code = ? WHERE id = ?", (error.code, message_id))
+        sealed = vault.run("SELECT length(sealed) FROM outbox WHERE id = ?", (message_id,)).fetchone()
+        if sealed is None or sealed[0]:
+            return sealed is None
+        _settle(here, vault, message_id, "refused", error.code)
+    return True
 
 
 class _Row(NamedTuple):
@@ -211,8 +216,8 @@ async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
     try:
         await link.request(post, Accepted)
     except AimessageError as error:
-        if error.retryable:
-            raise
+        if error.retryable or link.lost.done():
+            raise  # no answer came: the relay may have it, so the row stays, and its bytes and id with it
         # Its own sender asks for its fate; those behind it in the line are not to blame.
         fate, code = "refused", error.code
     with here.vault.transaction() as vault:

@@ -7,10 +7,9 @@ from aimessage.crypto.random import Entropy
 from aimessage.errors import DecryptionFailed
 from aimessage.types import SecretBytes
 
-__all__ = ["NONCE_BYTES", "TAG_BYTES", "StorageKey", "open_once", "seal_once"]
+__all__ = ["NONCE_BYTES", "StorageKey", "open_once", "seal_once"]
 
 NONCE_BYTES = 12
-TAG_BYTES = 16
 
 
 def seal_once(key: SecretBytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from aimessage.errors import AimessageError, RemoteProtocolError
-from aimessage.relay.auth import Challenge
 from aimessage.relay.desk import Desk
 from aimessage.relay.limits import BOUNDS, LinkBucket
 from aimessage.relay.log import event_log
@@ -263,11 +262,6 @@ class Connection:
         reason = event.reason if isinstance(event, LinkFailed) else RemoteProtocolError.code
         if self._socket is not None:
             self._socket.close(_PROTOCOL_ERROR, reason)
-
-    @property
-    def challenge(self) -> Challenge:
-        """The nonce that this link's proof must answer."""
-        return self._challenge
 
 
 def _refused(request_id: int, error: AimessageError) -> Refused:
