@@ -20,7 +20,21 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
     result = CliRunner().invoke(cli, ["--help"])
 
     assert EXIT_HELP in result.output
-    assert set(cli.commands) == {"register", "send", "listen", "users", "whoami", "restore", "token"}
+    ours = {
+        "register",
+        "send",
+        "ask",
+        "wait",
+        "listen",
+        "ack",
+        "status",
+        "history",
+        "users",
+        "whoami",
+        "restore",
+        "token",
+    }
+    assert set(cli.commands) == ours
     for command in cli.commands:
         assert command in result.output
 
@@ -71,14 +85,6 @@ def test_the_environment_may_ask_for_json(capsys: pytest.CaptureFixture[str]) ->
 
     assert code == 2
     assert isinstance(shape, dict)
-
-
-def test_an_awaited_fate_that_is_not_there_yet_is_refused_clearly(capsys: pytest.CaptureFixture[str]) -> None:
-    code, shape = failure(["send", "--json", "-t", "bob", "-m", "x", "--wait-for", "read"], capsys, {})
-
-    assert code == 2
-    assert isinstance(shape, dict)
-    assert shape["hint"] == "use --wait-for accepted"
 
 
 def test_an_unknown_output_format_is_refused(

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from aimessage.client import Message, Settings, connect, register
-from aimessage.client import inbox as inbox_module
 from aimessage.client.account import open_here
+from aimessage.client.changes import Changes
+from aimessage.client.connection import Connection
+from aimessage.client.inbox import take_in
 from aimessage.client.profile import load_profile
+from aimessage.client.subscription import Subscription
 from aimessage.errors import (
     BadValue,
     NoIdentity,
@@ -84,24 +87,22 @@ async def test_twelve_first_sends_at_once_make_one_session(tmp_path: Path) -> No
         here.vault.close()
 
 
-async def test_a_delivery_that_comes_twice_has_one_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_delivery_that_comes_twice_has_one_effect(tmp_path: Path) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
         async with connect(alice) as me:
             await me.send("bobby", "once")
-        taken = inbox_module.take_in
         here = open_here(load_profile(bobby), None)
-        deliveries: list[Deliver] = []
-
-        def twice(where: object, delivery: Deliver) -> None:
-            deliveries.append(delivery)
-            taken(here, delivery)
-            taken(here, delivery)
-
-        monkeypatch.setattr(inbox_module, "take_in", twice)
+        connected = await Connection(here).get()
+        assert await Subscription(here, connected, Changes(here.vault)).begin(publish=False)
+        delivery = await connected.pushes.get()
+        assert isinstance(delivery, Deliver)
+        assert take_in(here, [delivery, delivery]) == [*take_in(here, [delivery]), True] == [True, True]
+        connected.link.close()
+        here.close()
         assert [message.text for message in await heard(bobby, 1)] == ["once"]
-        assert deliveries and inbox_module.unshown(here) == []
-        here.vault.close()
+        async with connect(bobby) as me:
+            assert await me.wait(timeout=0.2) == []
 
 
 async def test_a_changed_identity_stops_sending_and_is_never_shown(tmp_path: Path) -> None:

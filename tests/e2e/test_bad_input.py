@@ -75,7 +75,6 @@ def plain_web_server() -> Iterator[str]:
         (["-m", "x", "--data", "1"], b"", "bad_value", 2),
         (["-m", "x", "--ttl", "soon"], b"", "bad_value", 2),
         (["-m", "x", "--reply-to", "that one"], b"", "bad_value", 2),
-        (["-m", "x", "--wait-for", "read"], b"", "bad_value", 2),
         (["-m", "x", "--wobble"], b"", "invalid_input", 2),
     ],
 )

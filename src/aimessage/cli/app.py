@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import click
 
 from aimessage import __version__
+from aimessage.cli.ask import ask
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
+from aimessage.cli.fates import ack, history, status
 from aimessage.cli.listen import listen
 from aimessage.cli.options import Shared, output_is_json, shared_options
 from aimessage.cli.register import register
@@ -16,6 +18,7 @@ from aimessage.cli.restore import restore
 from aimessage.cli.send import send
 from aimessage.cli.token_show import token
 from aimessage.cli.users import users
+from aimessage.cli.wait import wait
 from aimessage.cli.whoami import whoami
 
 __all__ = ["cli", "main", "run"]
@@ -36,7 +39,7 @@ def cli(_shared: Shared) -> None:
         click.echo(context.get_help())
 
 
-for _command in (register, send, listen, users, whoami, restore, token):
+for _command in (register, send, ask, wait, listen, ack, status, history, users, whoami, restore, token):
     cli.add_command(_command)
 
 

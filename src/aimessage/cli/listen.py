@@ -1,7 +1,9 @@
-"""`aimessage listen`: messages as they come, one line each, written out at once."""
+"""`aimessage listen`: messages as they come, one line each, written out at once; or one command run for each."""
 
+import shlex
 from contextlib import aclosing
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -9,37 +11,93 @@ from aimessage.cli.inputs import DURATION
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.render import message_line
 from aimessage.cli.running import run_async
-from aimessage.errors import TimedOut
+from aimessage.errors import BadValue, TimedOut
+
+if TYPE_CHECKING:
+    from aimessage.client import Message
 
 __all__ = ["listen"]
 
 
-@click.command()
+class _Options(TypedDict):
+    count: int | None
+    timeout: timedelta | None
+    sender: str | None
+    thread: str | None
+    manual_ack: bool
+    command: str | None
+    command_timeout: timedelta
+
+
+@click.command(short_help="Print messages as they arrive.")
 @click.option("-C", "--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
 @click.option("-W", "--timeout", type=DURATION, metavar="30s", help="End after this time; 124 if nothing came.")
 @click.option("--from", "sender", metavar="NAME", help="Only messages from NAME; others stay unread.")
+@click.option("--thread", metavar="THREAD", help="Only messages of this thread; others stay unread.")
+@click.option("--manual-ack", is_flag=True, help="Each message comes again until aimessage ack ID has been said.")
+@click.option(
+    "--exec",
+    "command",
+    metavar="COMMAND",
+    help="Run COMMAND for each message, without a shell: text on stdin, the rest in AIMESSAGE_… variables. Exit 0 "
+    "acknowledges.",
+)
+@click.option("--exec-timeout", "command_timeout", type=DURATION, default=timedelta(minutes=5), metavar="5m")
 @shared_options
-def listen(shared: Shared, count: int | None, timeout: timedelta | None, sender: str | None) -> None:
-    """Print messages as they arrive, those first that waited for us."""
-    shown = run_async(_listen(shared, count, timeout.total_seconds() if timeout is not None else None, sender))
-    if timeout is not None and shown == 0:
+def listen(shared: Shared, **options: Unpack[_Options]) -> None:
+    """Print messages as they arrive, those first that waited for us.
+
+    A newer listen of the same agent takes over; this one then ends with exit code 5.
+    """
+    argv = _argv(options["command"])
+    shown = run_async(_listen(shared, options, argv))
+    if options["timeout"] is not None and shown == 0:
         raise TimedOut("nothing came in time", hint="aimessage listen --timeout 5m")
 
 
-async def _listen(shared: Shared, count: int | None, limit: float | None, sender: str | None) -> int:
+def _argv(command: str | None) -> list[str] | None:
+    if command is None:
+        return None
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise BadValue(f"--exec cannot be split into words: {error}") from None
+    if not argv:
+        raise BadValue("--exec names no command", hint="aimessage listen --exec './handle-message'")
+    return argv
+
+
+async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> int:
     import asyncio
 
-    from aimessage import client
-
-    shown = 0
-    async with client.connect(shared.settings()) as me:
+    shown, limit = 0, options["timeout"]
+    async with shared.agent_here() as me:
+        messages = me.listen(
+            count=options["count"],
+            sender=options["sender"],
+            thread=options["thread"],
+            manual_ack=options["manual_ack"] or argv is not None,
+        )
         try:
             # The stream is closed before the agent is, however this ends: it holds what it has not shown.
-            async with asyncio.timeout(limit), aclosing(me.listen(count=count, sender=sender)) as messages:
+            async with asyncio.timeout(limit.total_seconds() if limit is not None else None), aclosing(messages):
                 async for message in messages:
                     shape = message.as_json()
                     shared.screen.show(shape, message_line(shape))
+                    if argv is not None:
+                        await _handle(shared, message, argv, options["command_timeout"])
                     shown += 1
         except TimeoutError:
             pass  # the time that the caller gave is over, which is an answer and not a failure
+        await me.flush()
     return shown
+
+
+async def _handle(shared: Shared, message: "Message", argv: list[str], limit: timedelta) -> None:
+    from aimessage.cli.execute import execute
+
+    outcome = await execute(message, argv, limit)
+    if outcome is None:
+        await message.ack()
+    else:
+        shared.screen.notice(f"message {message.id} is not acknowledged and comes again: {outcome}")

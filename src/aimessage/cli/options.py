@@ -13,6 +13,7 @@ from aimessage.cli.render import Screen
 from aimessage.errors import BadValue
 
 if TYPE_CHECKING:
+    from aimessage import client
     from aimessage.client.config import Settings
 
 __all__ = ["Shared", "output_is_json", "shared_options"]
@@ -44,6 +45,12 @@ class Shared:
             token_file=token_file,
             passphrase_file=self.passphrase_file,
         )
+
+    def agent_here(self) -> "client.connect":
+        """Return the context that opens this command's agent; what it mends by itself is told on stderr."""
+        from aimessage import client
+
+        return client.connect(self.settings(), notice=self.screen.notice)
 
 
 def output_is_json(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:

@@ -66,6 +66,10 @@ class Screen:
         if not self.as_json:
             _write(sys.stderr, _for_people(line))
 
+    def notice(self, line: str) -> None:
+        """Say on stderr what was noticed and mended: the caller should know, and need do nothing."""
+        _write(sys.stderr, json_line({"notice": line}) if self.as_json else _for_people(f"note: {line}"))
+
     def fail(self, failure: Failure) -> None:
         """Print *failure* on stderr: one sentence and its hint."""
         if self.as_json:

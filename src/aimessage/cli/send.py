@@ -1,6 +1,5 @@
 """`aimessage send`: one body, one or several recipients, an outcome for each."""
 
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -8,11 +7,12 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from aimessage.cli.bodies import body_options, read_body
 from aimessage.cli.failures import Failure, explain
-from aimessage.cli.inputs import DURATION, parse_json, read_file, read_stdin
+from aimessage.cli.inputs import DURATION
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
-from aimessage.errors import AimessageError, BadValue, EmptyMessage
+from aimessage.errors import AimessageError
 
 if TYPE_CHECKING:
     from aimessage.client.agent import Agent
@@ -28,6 +28,7 @@ class _Options(TypedDict):
     reply_to: str | None
     ttl: timedelta | None
     wait_for: str
+    idempotency_key: str | None
     timeout: timedelta
     dry_run: bool
 
@@ -39,6 +40,8 @@ class _Letter:
     thread: str | None
     reply_to: str | None
     ttl: timedelta | None
+    wait_for: str
+    idempotency_key: str | None
     timeout: timedelta
 
     @property
@@ -48,9 +51,7 @@ class _Letter:
 
 @click.command(short_help="Send a message to one or several agents.")
 @click.option("-t", "--to", "recipients", multiple=True, required=True, metavar="NAME", help="Repeatable.")
-@click.option("-m", "--message", metavar="TEXT", help="The text; - reads standard input.")
-@click.option("--file", type=click.Path(path_type=Path), metavar="FILE", help="Send this file's text.")
-@click.option("--data", metavar="JSON", help="Send a JSON value.")
+@body_options
 @click.option("--thread", metavar="THREAD", help="The conversation that this belongs to.")
 @click.option("--reply-to", metavar="ID", help="The message that this answers.")
 @click.option("--ttl", type=DURATION, metavar="1h", help="Nobody reads it after this time.")
@@ -59,43 +60,34 @@ class _Letter:
     type=click.Choice(["accepted", "delivered", "read", "handled"]),
     default="accepted",
     show_default=True,
+    help="Return once the message has this fate; 124 if it does not come in time.",
 )
+@click.option("--idempotency-key", metavar="KEY", help="The same key again is the same message: it is sent once.")
 @click.option("--timeout", type=DURATION, default=timedelta(seconds=30), metavar="30s", help="Keep trying so long.")
 @click.option("--dry-run", is_flag=True, help="Check everything that can be checked here; send nothing.")
 @shared_options
 def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options]) -> int:
     """Send a message; it is sealed here, and only the recipient can open it.
 
-    "accepted" means that the relay has it on disk; the recipient may be offline. When it is not accepted in time, the
-    exit code is 75 and the message waits in the outbox for this agent's next command.
+    "accepted" means that the relay has it on disk; the recipient may be offline. "delivered": the recipient's program
+    has it on disk; "read": a consumer was shown it; "handled": a consumer acknowledged it. When it is not accepted in
+    time, the exit code is 75 and the message waits in the outbox for this agent's next command.
     """
-    if (fate := options["wait_for"]) != "accepted":
-        raise BadValue(f"waiting until a message is {fate} is not supported yet", hint="use --wait-for accepted")
-    text, value = _body(options["message"], options["file"], options["data"])
-    thread, reply_to = options["thread"], options["reply_to"]
-    letter = _Letter(text, value, thread, reply_to, options["ttl"], options["timeout"])
+    text, value = read_body(options["message"], options["file"], options["data"])
+    letter = _Letter(
+        text,
+        value,
+        thread=options["thread"],
+        reply_to=options["reply_to"],
+        ttl=options["ttl"],
+        wait_for=options["wait_for"],
+        idempotency_key=options["idempotency_key"],
+        timeout=options["timeout"],
+    )
     names = list(dict.fromkeys(recipients))
     if options["dry_run"]:
         return _rehearse(shared, names, letter)
     return run_async(_send(shared, names, letter))
-
-
-def _body(message: str | None, file: Path | None, data: str | None) -> tuple[str | None, object]:
-    if sum(source is not None for source in (message, file, data)) > 1:
-        raise BadValue("more than one message body", hint="pass one of -m TEXT, --file FILE and --data JSON")
-    if data is not None:
-        return None, parse_json(data)
-    from aimessage.client import decode_text
-
-    if file is not None:
-        return decode_text(read_file(file)), None
-    if message is None:
-        raise EmptyMessage("no message")
-    return decode_text(read_stdin() if message == "-" else _argument_bytes(message)), None
-
-
-def _argument_bytes(argument: str) -> bytes:
-    return os.fsencode(argument)  # the bytes that the shell passed: what is not UTF-8 is refused, not guessed
 
 
 def _rehearse(shared: Shared, names: list[str], letter: _Letter) -> int:
@@ -115,9 +107,7 @@ def _rehearse(shared: Shared, names: list[str], letter: _Letter) -> int:
 async def _send(shared: Shared, names: list[str], letter: _Letter) -> int:
     import asyncio
 
-    from aimessage import client
-
-    async with client.connect(shared.settings()) as me, asyncio.TaskGroup() as group:
+    async with shared.agent_here() as me, asyncio.TaskGroup() as group:
         sends = {name: group.create_task(_one(shared, me, name, letter)) for name in names}
     failed = {name: failure for name, task in sends.items() if (failure := task.result()) is not None}
     failures = [failure.about(name) if len(names) > 1 else failure for name, failure in failed.items()]
@@ -135,6 +125,8 @@ async def _one(shared: Shared, me: "Agent", name: str, letter: _Letter) -> Failu
             thread=letter.thread,
             reply_to=letter.reply_to,
             ttl=letter.ttl,
+            wait_for=letter.wait_for,
+            idempotency_key=letter.idempotency_key,
             timeout=letter.timeout,
         )
     except AimessageError as error:

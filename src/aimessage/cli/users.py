@@ -17,9 +17,7 @@ def users(shared: Shared, everyone: bool) -> None:
 
 
 async def _list(shared: Shared, everyone: bool) -> None:
-    from aimessage import client
-
-    async with client.connect(shared.settings()) as me:
+    async with shared.agent_here() as me:
         present = await me.users(everyone=everyone)
     for user in present:
         state = "online" if user.online else "offline"

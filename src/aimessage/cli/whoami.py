@@ -16,9 +16,7 @@ def whoami(shared: Shared) -> None:
 
 
 async def _tell(shared: Shared) -> None:
-    from aimessage import client
-
-    async with client.connect(shared.settings()) as me:
+    async with shared.agent_here() as me:
         profile, fingerprint, address = me.profile, me.fingerprint, me.address
     shape = {
         "v": 1,

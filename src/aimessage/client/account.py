@@ -1,17 +1,13 @@
 """What every flow needs, in one value: who we are, our vault, the clock and the dice; and how to log in with it."""
 
-import asyncio
-import fcntl
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from aimessage.client.link import Link, dialled_host, open_link
-from aimessage.client.profile import Profile, load_token, make_directory
+from aimessage.client.locks import Living
+from aimessage.client.profile import Profile, load_token
 from aimessage.client.vault import Vault
-from aimessage.clock import Clock, SystemClock
+from aimessage.clock import Clock, SystemClock, milliseconds
 from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.e2ee.identity import Account, open_account, prove
@@ -19,9 +15,7 @@ from aimessage.errors import RelayChanged
 from aimessage.types import Address, SecretBytes, Username
 from aimessage.wire.frames import Prove, Proved, RelayFrame
 
-__all__ = ["Here", "file_lock", "log_in", "open_here"]
-
-_LOCK_POLL_SECONDS = 0.02
+__all__ = ["Here", "Live", "log_in", "open_here"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +27,17 @@ class Here:
     vault: Vault
     clock: Clock
     entropy: Entropy
+    living: Living
+
+    @property
+    def now_ms(self) -> int:
+        """Our clock, in milliseconds since 1970."""
+        return milliseconds(self.clock.now())
+
+    def close(self) -> None:
+        """Release the vault and what we had claimed."""
+        self.vault.close()
+        self.living.close()
 
     def address(self, username: Username) -> Address:
         """Return a peer's address: every peer is at our own relay."""
@@ -48,10 +53,19 @@ def open_here(profile: Profile, passphrase: SecretBytes | None) -> Here:
     token = load_token(profile.token_path, passphrase)
     account = open_account(token, Address(profile.relay_id, profile.username))
     vault = Vault(profile.vault_path, account.vault_key)
-    return Here(profile, account, vault, SystemClock(), system_entropy)
+    return Here(profile, account, vault, SystemClock(), system_entropy, Living(profile.directory))
 
 
-async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> tuple[Link, Proved]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Live:
+    """A link that has logged in, what it was told of our account, and the relay's clock (ms since 1970)."""
+
+    link: Link
+    proved: Proved
+    relay_ms: int
+
+
+async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
     """Return a link that has proved our identity to the relay that was pinned at registration.
 
     Raises RelayChanged, ProofRejected, HostRefused, RelayUnreachable, NotARelay.
@@ -64,24 +78,8 @@ async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> tuple[Lin
             vault_id = vault.vault_id()
         host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
         signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
-        return link, await link.prove(Prove(here.profile.username, host, client_nonce, vault_id, signature))
+        proof = Prove(here.profile.username, host, client_nonce, vault_id, signature)
+        return Live(link, await link.prove(proof), welcome.time)
     except BaseException:
         link.close()
         raise
-
-
-@asynccontextmanager
-async def file_lock(path: Path) -> AsyncIterator[None]:
-    """Hold an exclusive lock that ends with the process, whatever ends it."""
-    make_directory(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_LOCK_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)

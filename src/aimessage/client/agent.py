@@ -1,62 +1,71 @@
-"""The public face: an agent that sends and listens. What it does, its neighbours do; here it is only put together."""
+"""The public face: an agent that sends, asks and listens. What it does, its neighbours do; here it is put together."""
 
 import asyncio
 import contextlib
+import logging
 import os
-import random
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import inbox, outbox
-from aimessage.client.account import Here, file_lock, log_in, open_here
+from aimessage.client import consumers, fates
+from aimessage.client.account import Here, open_here
+from aimessage.client.changes import Changes
 from aimessage.client.config import Settings, load_settings
-from aimessage.client.enrolment import register, restore, token_text
-from aimessage.client.link import Link
+from aimessage.client.connection import Connection
+from aimessage.client.consumers import Filter
+from aimessage.client.enrolment import restore
+from aimessage.client.fates import FATES, Fate
+from aimessage.client.history import Entry, history
+from aimessage.client.letter import Letter
 from aimessage.client.message import Message
-from aimessage.client.outbox import Letter
-from aimessage.client.prekeys import PAIRS_LOW, publish_prekeys, stock_pairs
 from aimessage.client.profile import Profile, load_profile
-from aimessage.e2ee.fingerprint import fingerprint, parse_recipient, self_certifying
+from aimessage.client.receiver import Need, Receiver
+from aimessage.client.sender import Sender
+from aimessage.e2ee.bodies import Receipts
+from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
     BadValue,
     IdentityExists,
-    MailboxFull,
     NoIdentity,
-    NotARelay,
-    RelayUnreachable,
-    Temporary,
+    TimedOut,
 )
-from aimessage.types import MessageId, Username, message_id_text
-from aimessage.wire.frames import (
-    Ack,
-    Acknowledge,
-    Deliver,
-    ListUsers,
-    PairsLow,
-    RelayFrame,
-    Subscribe,
-    Subscribed,
-    Users,
-)
-from aimessage.wire.limits import PAIRS_PER_STOCK
+from aimessage.types import message_id_text, parse_message_id
+from aimessage.wire.frames import ListUsers, Users
 
-__all__ = ["Agent", "Sent", "UserPresence", "connect", "register", "restore", "token_text"]
+__all__ = ["Agent", "Sent", "UserPresence", "connect"]
 
-_FIRST_DELAY_SECONDS = 0.2
-_LONGEST_DELAY_SECONDS = 15.0
-_PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
+_BATCH = 32
+_SETTLE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The outcome of one send; *state* is accepted: the relay has it on disk."""
+    """The outcome of one send; *state* is its fate when `send` returned: accepted is on the relay's disk."""
 
     id: str
     to: str
     state: str
+    agent: "Agent | None" = field(default=None, repr=False, compare=False)
+
+    async def delivered(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
+        """Return once the recipient's program has it on disk. Raises what `Agent.until` does."""
+        return await self._until("delivered", timeout)
+
+    async def read(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
+        """Return once a consumer has been shown it; ask for it when sending. Raises what `Agent.until` does."""
+        return await self._until("read", timeout)
+
+    async def handled(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
+        """Return once a consumer has acknowledged it; ask for it when sending. Raises what `Agent.until` does."""
+        return await self._until("handled", timeout)
+
+    async def _until(self, fate: str, limit: timedelta | float) -> "Sent":
+        if self.agent is None:
+            raise NoIdentity("this outcome is not in an agent's hands")
+        return await self.agent.until(self, fate, timeout=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,20 @@ class connect:  # noqa: N801 - used as a function, like open()
     """`async with connect(settings) as me:` opens the agent of *settings*, or of the environment.
 
     An agent that is not on this machine yet is restored if the environment holds its username, server and token.
+    *notice* is told what the agent noticed and mended by itself; without it, the log is.
 
     Raises NoIdentity and what `restore` raises.
     """
 
-    def __init__(self, settings: Settings | None = None, *, agent: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        agent: str | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> None:
         self._settings = settings or load_settings(os.environ, agent=agent)
+        self._notice = notice
         self._agent: Agent | None = None
 
     async def __aenter__(self) -> "Agent":
@@ -90,7 +107,7 @@ class connect:  # noqa: N801 - used as a function, like open()
                 profile = await restore(settings, settings.username)
             except IdentityExists:  # another command of this agent restored it meanwhile
                 profile = load_profile(settings)
-        self._agent = Agent(open_here(profile, settings.passphrase))
+        self._agent = Agent(open_here(profile, settings.passphrase), notice=self._notice)
         return self._agent
 
     async def __aexit__(self, *_: object) -> None:
@@ -101,10 +118,12 @@ class connect:  # noqa: N801 - used as a function, like open()
 class Agent:
     """One agent of this machine. One link is opened when it is first needed, and again after it is lost."""
 
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: Here, *, notice: Callable[[str], None] | None = None) -> None:
         self._here = here
-        self._link: Link | None = None
-        self._linking = asyncio.Lock()
+        self._connection = Connection(here)
+        self._changes = Changes(here.vault)
+        self._sender = Sender(here, self._connection)
+        self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
 
     @property
     def profile(self) -> Profile:
@@ -123,9 +142,8 @@ class Agent:
 
     def close(self) -> None:
         """Close the link and the vault."""
-        if self._link is not None:
-            self._link.close()
-        self._here.vault.close()
+        self._connection.close()
+        self._here.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,49 +161,98 @@ class Agent:
         reply_to: str | None = None,
         ttl: timedelta | None = None,
         expects_reply: bool = True,
-        timeout: timedelta = timedelta(seconds=30),  # noqa: ASYNC109 - the message outlives the call
+        wait_for: str = "accepted",
+        idempotency_key: str | None = None,
+        hops: int = 0,
+        timeout: timedelta | float = 30,  # noqa: ASYNC109 - the message outlives the call
     ) -> Sent:
-        """Send one message and return once the relay has it on disk.
+        """Send one message and return once the relay has it on disk, or once it has the fate *wait_for*.
 
-        Temporary failures are retried until *timeout*; after it the message stays in the outbox, and the agent's
-        next command sends it.
+        Temporary failures are retried until *timeout* (seconds, or a timedelta); after it the message stays in the
+        outbox, and the agent's next command sends it. The same *idempotency_key* gives the same message.
 
-        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied, or Temporary
-        with the id.
+        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied; Temporary with
+        the id: not accepted yet; TimedOut with the id: accepted, and the awaited fate did not come in time.
         """
-        recipient, prefix = parse_recipient(to)
-        if recipient == self.profile.username:
-            raise BadValue("an agent cannot write to itself", hint="aimessage users --all")
-        message_id = outbox.save(
-            self._here, recipient, Letter(text, data, thread, reply_to, ttl, expects_reply), prefix=prefix
+        letter = Letter(
+            text, data, thread, reply_to, ttl, expects_reply, _receipts(wait_for), idempotency_key, hops=hops
         )
-        last: AimessageError = RelayUnreachable("the relay did not answer in time")
+        return await self._send(to, letter, wait_for, _delta(timeout))
+
+    async def _send(self, to: str, letter: Letter, wait_for: str, limit: timedelta) -> Sent:
+        until = asyncio.get_running_loop().time() + limit.total_seconds()
+        recipient, message_id = self._sender.save(to, letter)
+        sent = Sent(
+            message_id_text(message_id), recipient, await self._sender.accepted(recipient, message_id, limit), self
+        )
+        if FATES[sent.state] >= FATES[wait_for]:
+            return sent
+        left = max(0.0, until - asyncio.get_running_loop().time())
+        return await self.until(sent, wait_for, timeout=left)
+
+    async def ask(
+        self,
+        to: str,
+        text: str | None = None,
+        *,
+        data: object = None,
+        thread: str | None = None,
+        timeout: timedelta | float = 300,  # noqa: ASYNC109 - the message outlives the call
+    ) -> Message:
+        """Send one message and return the answer to it; no other consumer of this agent gets that answer.
+
+        Raises what `send` does; TimedOut with the id: no answer came in time.
+        """
+        limit = _delta(timeout)
+        awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
+        recipient, message_id = self._sender.save(to, Letter(text, data, thread), awaited_until=awaited_until)
         try:
-            async with asyncio.timeout(timeout.total_seconds()):
-                for delay in _Delays():
-                    try:
-                        await self._work_off(recipient)
-                        outbox.require_accepted(self._here, message_id)
-                        return Sent(message_id_text(message_id), recipient, "accepted")
-                    except Temporary as error:
-                        last = error
-                        wait = error.retry_after.total_seconds() if error.retry_after else delay
-                        await asyncio.sleep(wait)
-                    except MailboxFull as error:
-                        raise self._kept(error, message_id) from None
-                    except AimessageError as error:
-                        if outbox.abandon(self._here, message_id, error):
-                            raise
-                        raise self._kept(error, message_id) from None
+            async with self._receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(limit.total_seconds()):
+                await self._sender.accepted(recipient, message_id, limit)
+                while (found := consumers.answer_to(self._here, message_id)) is None:
+                    fates.fate_of(self._here, message_id)
+                    await self._receiver.next(watch, 1.0)
+                consumers.mark_shown(self._here, [found[0]])
+                self._changes.tell()
+                return found[1].held_by(self)
         except TimeoutError:
-            pass
-        raise self._kept(last, message_id)
+            error = TimedOut("no answer came in time", hint=f"aimessage status {message_id_text(message_id)}")
+            error.message_id = message_id_text(message_id)
+            raise error from None
+        finally:
+            consumers.stop_awaiting(self._here, message_id)
+
+    async def until(
+        self,
+        sent: Sent,
+        fate: str,
+        *,
+        timeout: timedelta | float = 30,  # noqa: ASYNC109 - the message goes on
+    ) -> Sent:
+        """Return *sent* once its fate is *fate* or beyond: accepted, delivered, read or handled.
+
+        Raises what the message ended with (a refusal, TimedOut for expired, DecryptionFailed), and TimedOut with the
+        id: the fate did not come in time.
+        """
+        message_id = parse_message_id(sent.id)
+        try:
+            async with (
+                asyncio.timeout(_delta(timeout).total_seconds()),
+                self._receiver.receiving(Need.WATCH) as watch,
+            ):
+                while FATES[state := fates.fate_of(self._here, message_id)] < FATES[fate]:
+                    await self._receiver.next(watch, 1.0)
+        except TimeoutError:
+            error = TimedOut(f"the message is not {fate} yet", hint=f"aimessage status {sent.id}")
+            error.message_id = sent.id
+            raise error from None
+        return replace(sent, state=state)
 
     async def users(self, *, everyone: bool = False) -> list[UserPresence]:
         """Return who is online, or everybody who is registered, by name."""
         found: list[UserPresence] = []
         after, more = "", True
-        link = await self._connected()
+        link = (await self._connection.get()).link
         while more:
             start = after
             page = await link.request(lambda request_id: ListUsers(request_id, everyone, start), Users)  # noqa: B023
@@ -194,124 +261,120 @@ class Agent:
             after = page.rows[-1].username if page.rows else ""
         return found
 
-    async def listen(self, *, count: int | None = None, sender: str | None = None) -> AsyncGenerator[Message, None]:
+    async def listen(
+        self,
+        *,
+        count: int | None = None,
+        sender: str | None = None,
+        thread: str | None = None,
+        manual_ack: bool = False,
+    ) -> AsyncGenerator[Message, None]:
         """Yield messages as they come, each after it is safe in the inbox, until *count* have been shown.
 
-        A message counts as shown when the next one is asked for; before that, the next `listen` yields it again.
+        A message counts as shown when the next one is asked for; before that, the next consumer is shown it again,
+        marked `redelivered`. With *manual_ack* it does so until it is acknowledged, and the relay keeps its copy so
+        long. With *sender* or *thread*, only those; the others wait for another consumer.
 
-        With *sender*, only that agent's; the others wait for the next `listen`.
-        Lost links are replaced. Raises Superseded: another machine of this identity receives now; NotAuthenticated.
+        Lost links are replaced. Raises Superseded: another `listen` of this agent, here or on another machine, receives
+        now; NotAuthenticated.
         """
-        shown = 0
-        async with file_lock(self._here.profile.directory / "locks" / "subscriber"):
-            wakeups: asyncio.Queue[AimessageError | None] = asyncio.Queue()
-            receiver = asyncio.create_task(self._receive(wakeups))
-            receiver.add_done_callback(lambda _: wakeups.put_nowait(None))
+        wanted = Filter(sender, thread)
+        shown, mine = 0, list[int]()
+        async with self._receiver.receiving(Need.LISTEN, until_handled=manual_ack) as watch:
             try:
                 while True:
-                    for row, message in inbox.unshown(self._here, sender=sender):
-                        yield message
+                    batch = consumers.claim(self._here, wanted, min(_BATCH, (count or shown + _BATCH) - shown))
+                    mine = [*(mine if manual_ack else ()), *(row for row, _ in batch)]
+                    for _, message in batch:
+                        yield message.held_by(self)
                         # Only now: a consumer that failed or left meanwhile is shown this message again.
-                        inbox.mark_shown(self._here, row)
+                        self.shown([message], until_handled=manual_ack)
                         shown += 1
                         if shown == count:
                             return
-                    failure = await wakeups.get()
-                    if failure is not None:
-                        raise failure
-                    if receiver.done():
-                        receiver.result()  # it ends by a failure only; our own bug must not become silence
+                    if not batch:
+                        await self._receiver.next(watch, 1.0)
             finally:
-                receiver.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await receiver
+                consumers.give_back(self._here, mine)
 
-    async def _receive(self, wakeups: "asyncio.Queue[AimessageError | None]") -> None:
-        progress = _Progress()
-        while True:
-            try:
-                await self._receive_once(wakeups, progress)
-            except AimessageError as error:
-                # A relay of ours was here: what answers in its place meanwhile (a proxy without it) passes.
-                passes = isinstance(error, Temporary) or (progress.met and isinstance(error, NotARelay))
-                if not passes:
-                    await wakeups.put(error)
-                    return
-                await asyncio.sleep(next(progress.delays))
+    async def wait(
+        self,
+        *,
+        sender: str | None = None,
+        thread: str | None = None,
+        limit: int = 100,
+        timeout: timedelta | float = 55,  # noqa: ASYNC109 - a wait is a time-out
+        keep: bool = False,
+    ) -> list[Message]:
+        """Return everything that waits, up to *limit*, as soon as there is something; an empty list after *timeout*.
 
-    async def _receive_once(self, wakeups: "asyncio.Queue[AimessageError | None]", progress: "_Progress") -> None:
-        """Subscribe, and take in what comes until the link is lost."""
-        pushes: asyncio.Queue[RelayFrame] = asyncio.Queue(_PUSHES)
-        link, proved = await log_in(self._here, pushes.put_nowait)
-        progress.met = True
-        try:
-            await publish_prekeys(self._here, link, proved)
-            with self._here.vault.transaction() as vault:
-                vault_id, generation = vault.vault_id(), vault.counter("generation") + 1
-                vault.save_counter("generation", generation)
-            await link.request(lambda request_id: Subscribe(request_id, vault_id, generation), Subscribed)
-            progress.delays = _Delays()  # a link that was good: the next loss starts with a short wait again
-            while True:
-                frame = await _next_push(pushes, link)
-                if isinstance(frame, Deliver):
-                    inbox.take_in(self._here, frame)
-                    link.tell(Acknowledge(frame.subscription, [Ack(frame.position, frame.message_id)]))
-                    if wakeups.empty():  # one is enough: whoever is woken looks for all
-                        wakeups.put_nowait(None)
-                elif isinstance(frame, PairsLow) and frame.left < PAIRS_LOW:
-                    await stock_pairs(self._here, link, PAIRS_PER_STOCK - frame.left)
-        finally:
-            link.close()
+        With *keep* the caller says itself, by `shown`, that it has shown them: what it does not, comes again.
 
-    async def _connected(self) -> Link:
-        async with self._linking:
-            if self._link is None or self._link.lost.done():
-                self._link, _ = await log_in(self._here, lambda _: None)
-            return self._link
+        Raises what `listen` does.
+        """
+        wanted = Filter(sender, thread)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _delta(timeout).total_seconds()
+        async with self._receiver.receiving(Need.RECEIVE) as watch:
+            settled_by = min(until, loop.time() + _SETTLE.total_seconds())
+            while not self._receiver.settled and loop.time() < settled_by:
+                await self._receiver.next(watch, settled_by - loop.time())
+            while not (batch := consumers.claim(self._here, wanted, limit)) and loop.time() < until:
+                await self._receiver.next(watch, min(1.0, until - loop.time()))
+            messages = [message.held_by(self) for _, message in batch]
+            if not keep:
+                self.shown(messages)
+                await self._sender.pay()
+        return messages
 
-    async def _work_off(self, recipient: Username) -> None:
-        link = await self._connected()
-        for other in outbox.waiting_peers(self._here):
-            if other != recipient:  # left by an earlier command; its troubles are not this message's
-                with contextlib.suppress(AimessageError):
-                    await outbox.work_off(self._here, link, other)
-        await outbox.work_off(self._here, link, recipient)
+    def shown(self, messages: list[Message], *, until_handled: bool = False) -> None:
+        """A consumer has been shown these messages: they do not come again."""
+        consumers.mark_shown(self._here, [int(each.cursor) for each in messages], until_handled=until_handled)
+        self._changes.tell()
 
-    def _kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
-        error.message_id = message_id_text(message_id)
-        error.hint = f"the message {message_id_text(message_id)} is kept and goes out with this agent's next command"
-        return error
+    async def acknowledge(self, message_id: str) -> None:
+        """A consumer has dealt with this message; its sender hears of it, if it asked to.
 
+        Raises MessageUnknown; BadValue: not an id.
+        """
+        consumers.acknowledge(self._here, parse_message_id(message_id))
+        self._changes.tell()
 
-async def _next_push(pushes: "asyncio.Queue[RelayFrame]", link: Link) -> RelayFrame:
-    getter = asyncio.ensure_future(pushes.get())
-    try:
-        await asyncio.wait({getter, link.lost}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
-        if getter.done():
-            return getter.result()
-        raise link.lost.result()
-    finally:
-        getter.cancel()
+    async def flush(self) -> None:
+        """Send, as far as that is quick, the receipts that are owed and what earlier commands left in the outbox."""
+        await self._sender.pay()
 
+    async def reply_to(self, message: Message, text: str | None, data: object) -> Sent:
+        """Answer a message in its thread. Raises what `send` does."""
+        return await self.send(
+            message.from_, text, data=data, thread=message.thread, reply_to=message.id, hops=message.hops + 1
+        )
 
-class _Delays:
-    """Seconds between tries: doubling, bounded, with jitter so that a restarted relay is not stormed."""
+    def status(self, message_id: str) -> Fate:
+        """Return what is known of one message of ours. Raises MessageUnknown; BadValue: not an id."""
+        return fates.status(self._here, parse_message_id(message_id))
 
-    def __init__(self) -> None:
-        self._ceiling = _FIRST_DELAY_SECONDS
+    def history(self, *, peer: str | None = None, limit: int = 50, before: str | None = None) -> list[Entry]:
+        """Return up to *limit* messages both ways, the newest last, all before the cursor *before*."""
+        return history(self._here, peer=peer, limit=limit, before=before)
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> float:
-        delay = random.uniform(self._ceiling / 2, self._ceiling)  # noqa: S311 - not a secret
-        self._ceiling = min(self._ceiling * 2, _LONGEST_DELAY_SECONDS)
-        return delay
+    async def refresh(self, *, timeout: timedelta | float = 5) -> bool:  # noqa: ASYNC109 - best effort
+        """Take in what waits at the relay, if this machine is the active one; return whether that was possible."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _delta(timeout).total_seconds()
+        async with self._receiver.receiving(Need.WATCH) as watch:
+            with contextlib.suppress(AimessageError):
+                while not self._receiver.settled and loop.time() < until:
+                    await self._receiver.next(watch, until - loop.time())
+            return self._receiver.settled
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far receiving has come: whether the pinned relay has let us in, and how long to wait after a loss."""
+def _receipts(wait_for: str) -> Receipts:
+    if wait_for not in FATES or wait_for == "waiting":
+        raise BadValue("this is no fate to wait for", hint="use accepted, delivered, read or handled")
+    wanted = {"read": Receipts.READ, "handled": Receipts.READ | Receipts.HANDLED}.get(wait_for, Receipts.NONE)
+    return Receipts.DELIVERED | wanted
 
-    met: bool = False
-    delays: _Delays = field(default_factory=_Delays)
+
+def _delta(limit: timedelta | float) -> timedelta:
+    return limit if isinstance(limit, timedelta) else timedelta(seconds=limit)

@@ -3,9 +3,10 @@
 import contextlib
 from dataclasses import replace
 
-from aimessage.client.account import Here, file_lock, log_in, open_here
+from aimessage.client.account import Here, log_in, open_here
 from aimessage.client.config import Settings
 from aimessage.client.link import dialled_host, open_link
+from aimessage.client.locks import file_lock
 from aimessage.client.prekeys import mark_published, new_bundle, stock_pairs
 from aimessage.client.profile import (
     Profile,
@@ -16,6 +17,7 @@ from aimessage.client.profile import (
     save_token,
     write_private,
 )
+from aimessage.client.state import fetch_state
 from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.identity import Token, mint_token, parse_token, prove_registration
@@ -61,7 +63,7 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
         try:
             await link.prove(_registration(here, welcome, invite))
         except UsernameTaken:  # by another key: this token owns nothing
-            here.vault.close()
+            here.close()
             _forget(profile)
             raise
         # From here the name is ours: the profile makes it so on this machine too.
@@ -69,7 +71,7 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
         mark_published(here)
         with contextlib.suppress(Temporary):  # the next listen fills the stock; till then the last-resort key serves
             await stock_pairs(here, link, PAIRS_PER_STOCK)
-        here.vault.close()
+        here.close()
         return profile
     finally:
         link.close()
@@ -102,13 +104,16 @@ async def _restore(settings: Settings, name: Username, token: Token, server: str
     save_token(profile.token_path, token, settings.passphrase)
     here = open_here(profile, settings.passphrase)
     try:
-        link, _ = await log_in(here, _ignore)
+        live = await log_in(here, _ignore)
+        try:
+            await fetch_state(here, live.link)
+        finally:
+            live.link.close()
     except BaseException:
-        here.vault.close()
+        here.close()
         _forget(profile)
         raise
-    link.close()
-    here.vault.close()
+    here.close()
     save_profile(profile)
     return profile
 

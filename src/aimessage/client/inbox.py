@@ -1,44 +1,175 @@
 """Commit, then ack: decryption, the inbox row, the ratchet and the seen id are one transaction; showing comes after."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-import msgspec
-
+from aimessage.client import control, shelf
 from aimessage.client.account import Here
-from aimessage.client.contacts import is_pinned
-from aimessage.client.message import Message, timestamp
-from aimessage.client.vault import Transaction
-from aimessage.clock import milliseconds
-from aimessage.e2ee.bodies import Body, decode_body
+from aimessage.client.contacts import is_pinned, pin_of
+from aimessage.client.order import HOLD_MS, Heard, Place
+from aimessage.client.shelf import Arrival, Content
+from aimessage.client.transaction import Peer, Transaction
+from aimessage.e2ee.bodies import Body, Receipts, decode_body
 from aimessage.e2ee.fingerprint import fingerprint
-from aimessage.e2ee.session import Envelope
-from aimessage.e2ee.text import reveal
+from aimessage.e2ee.session import Envelope, Opened
 from aimessage.errors import AimessageError, DecryptionFailed, MalformedOctets
-from aimessage.types import MessageId, Username, message_id_text, parse_username
-from aimessage.wire.frames import Deliver
+from aimessage.types import MessageId, Username, parse_username
+from aimessage.wire.frames import Deliver, MailClass
 
-__all__ = ["mark_shown", "take_in", "unshown"]
+__all__ = ["take_in"]
 
-
-class _Content(msgspec.Struct, frozen=True, array_like=True):
-    """What the inbox keeps of a message, sealed at rest."""
-
-    body: Body | None
-    sealed: bytes
-    fingerprint: str = ""
-    trust: str = "first-use"
+_UNOPENED = 1_000  # kept of one sender; a relay could make up any number
 
 
-def take_in(here: Here, delivery: Deliver) -> None:
-    """Give one delivery its one effect; a duplicate has none. When it returns, the relay's copy may go."""
-    envelope = _envelope(delivery)
-    if envelope is None:
-        return
+def take_in(here: Here, deliveries: Sequence[Deliver], *, until_handled: bool = False) -> list[bool]:
+    """Give each delivery its one effect, all in one commit; a duplicate has none. Return which relay copies may go.
+
+    With *until_handled* the relay's copy of a message stays until a consumer has acknowledged it.
+    """
     with here.vault.transaction() as vault:
-        if vault.has_seen(envelope.sender, envelope.message_id):
+        intake = _Intake(here, vault, until_handled=until_handled)
+        done = [intake.take(delivery) for delivery in deliveries]
+        intake.save()
+    return done
+
+
+class _Intake:
+    """One transaction's worth of deliveries; a peer is read and written once."""
+
+    def __init__(self, here: Here, vault: Transaction, *, until_handled: bool) -> None:
+        self._here = here
+        self._vault = vault
+        self._until_handled = until_handled
+        self._now_ms = here.now_ms
+        self._peers: dict[Username, Peer] = {}
+        self._changed: set[Username] = set()
+
+    def take(self, delivery: Deliver) -> bool:
+        """Give *delivery* its effect; return whether the relay's copy may go."""
+        envelope = _envelope(delivery)
+        if envelope is None:
+            return True
+        if self._vault.has_seen(envelope.sender, envelope.message_id):
+            return self._again(envelope)
+        peer = self._peer(envelope.sender)
+        try:
+            opened = peer.conversation.open(
+                self._here.account, envelope, self._vault, now=self._here.clock.now(), entropy=self._here.entropy
+            )
+            body = decode_body(opened.body)
+        except (DecryptionFailed, MalformedOctets):
+            self._keep_unopened(peer, envelope, delivery.mail_class)
+            return True
+        if is_pinned(peer, opened.identity):
+            return self._effect(peer, envelope, opened, body)
+        # Quarantined as it came, and never shown: nothing of this conversation may follow from a changed key.
+        self._quarantine(envelope)
+        return True
+
+    def save(self) -> None:
+        """Write the peers back."""
+        for name in self._changed:
+            self._vault.save_peer(self._peers[name])
+
+    def _peer(self, name: Username) -> Peer:
+        if name not in self._peers:
+            self._peers[name] = self._vault.peer(self._here.address(name))
+        return self._peers[name]
+
+    def _again(self, envelope: Envelope) -> bool:
+        """Return whether the relay's copy of a message that has had its effect may go."""
+        found = self._vault.run(
+            "SELECT row, state, wants FROM inbox WHERE sender = ? AND id = ? AND held = 1",
+            (envelope.sender, envelope.message_id),
+        ).fetchone()
+        if found is None:
+            return True
+        row, state, wants = found
+        if state not in ("shown", "handled"):
+            if self._until_handled:
+                return False
+            control.owe_receipt(self._vault, envelope.sender, envelope.message_id, wants, Receipts.DELIVERED)
+        self._vault.run("UPDATE inbox SET held = 0 WHERE row = ?", (row,))
+        return True
+
+    def _effect(self, peer: Peer, envelope: Envelope, opened: Opened, body: Body) -> bool:
+        peer.conversation = opened.conversation
+        self._changed.add(peer.name)
+        if opened.used_pair:
+            self._vault.erase_pair(opened.used_pair)
+        self._vault.mark_seen(envelope.sender, envelope.message_id, self._now_ms)
+        self._heal(envelope)
+        if body.is_control:
+            control.heed(self._here, self._vault, peer, pin_of(opened.identity) or b"", body)
+            return True
+        arrival = self._arrival(envelope, Content(body, b"", fingerprint(opened.identity), peer.trust))
+        arrival.held = self._until_handled
+        arrival.answers = body.reply_to
+        arrival.wants = body.receipts if peer.contact == "accepted" else 0
+        self._place(peer, arrival, body)
+        if not arrival.held:
+            control.owe_receipt(self._vault, peer.name, arrival.id, arrival.wants, Receipts.DELIVERED)
+        return not arrival.held
+
+    def _place(self, peer: Peer, arrival: Arrival, body: Body) -> None:
+        """Put the message where its sequence says."""
+        heard = Heard(peer.heard_vault, peer.heard_next)
+        if heard.next and heard.vault_id != body.vault_id:  # nothing of the old vault comes any more
+            shelf.release_all(self._here, self._vault, peer.name, heard.next)
+        # A restored vault has forgotten what came before: it cannot tell a gap from its own loss.
+        from_start = bool(heard.next) or not self._vault.counter("restored")
+        heard = heard.meet(body.vault_id, body.sequence, from_start=from_start)
+        place = heard.place(body.sequence)
+        arrival.sequence = body.sequence
+        arrival.flags = "late" if place is Place.LATE else ""
+        if body.expires_at and body.expires_at < self._now_ms:
+            arrival.flags = f"{arrival.flags} expired".strip()
+        if place is Place.EARLY:
+            arrival.state, arrival.due = "held", self._now_ms + HOLD_MS
+        row = shelf.put(self._vault, arrival)
+        if place is not Place.EARLY:
+            shelf.let_through(self._here, self._vault, row)
+        if place is Place.NEXT:
+            heard = shelf.release_following(self._here, self._vault, peer.name, heard.after(body.sequence))
+        peer.heard_vault, peer.heard_next = heard.vault_id, heard.next
+
+    def _heal(self, envelope: Envelope) -> None:
+        """What could not be opened before has come again: nobody needs to hear of the first time."""
+        key = (envelope.sender, envelope.message_id)
+        self._vault.run(
+            "DELETE FROM inbox WHERE sender = ? AND id = ? AND kind = 'undecryptable' AND state IN ('asked', 'new')",
+            key,
+        )
+        self._vault.run("DELETE FROM retries WHERE peer = ? AND id = ?", key)
+
+    def _keep_unopened(self, peer: Peer, envelope: Envelope, mail_class: int) -> None:
+        if mail_class == MailClass.CONTROL:
+            return  # never asked for again
+        key = (envelope.sender, envelope.message_id)
+        known = self._vault.run("SELECT row FROM inbox WHERE sender = ? AND id = ?", key).fetchone()
+        if known:  # asked for once, and again it does not open: now it is told
+            self._vault.run("UPDATE inbox SET due = 0 WHERE row = ? AND state = 'asked'", known)
             return
-        _open(here, vault, envelope)
+        (count,) = self._vault.run(
+            "SELECT count(*) FROM inbox WHERE sender = ? AND kind = 'undecryptable'", (envelope.sender,)
+        ).fetchone()
+        if count >= _UNOPENED:
+            self._vault.bump("undecryptable_dropped")
+            return
+        arrival = self._arrival(envelope, Content(None, envelope.sealed))
+        arrival.kind = "undecryptable"
+        if peer.contact == "accepted" and control.owe_retry(self._vault, *key, self._now_ms):
+            arrival.state, arrival.due = "asked", self._now_ms + shelf.ASKED_MS
+        shelf.put(self._vault, arrival)
+
+    def _quarantine(self, envelope: Envelope) -> None:
+        key = (envelope.sender, envelope.message_id)
+        if not self._vault.run("SELECT 1 FROM inbox WHERE sender = ? AND id = ?", key).fetchone():
+            arrival = self._arrival(envelope, Content(None, envelope.sealed))
+            arrival.state = "quarantined"
+            shelf.put(self._vault, arrival)
+
+    def _arrival(self, envelope: Envelope, content: Content) -> Arrival:
+        return Arrival(envelope.sender, envelope.message_id, envelope.attempt, self._now_ms, content)
 
 
 def _envelope(delivery: Deliver) -> Envelope | None:
@@ -49,127 +180,3 @@ def _envelope(delivery: Deliver) -> Envelope | None:
     if len(delivery.message_id) != 16 or not 0 <= delivery.attempt < 1 << 16:
         return None
     return Envelope(sender, MessageId(delivery.message_id), delivery.attempt, delivery.sealed)
-
-
-def _open(here: Here, vault: Transaction, envelope: Envelope) -> None:
-    peer = vault.peer(here.address(envelope.sender))
-    try:
-        opened = peer.conversation.open(here.account, envelope, vault, now=here.clock.now(), entropy=here.entropy)
-        body = decode_body(opened.body)
-    except (DecryptionFailed, MalformedOctets):
-        _keep_unopened(here, vault, envelope, "undecryptable", "new")
-        return
-    if not is_pinned(peer, opened.identity):
-        # Quarantined as it came, and never shown: nothing of this conversation may follow from a changed key.
-        _keep_unopened(here, vault, envelope, "message", "quarantined")
-        return
-    peer.conversation = opened.conversation
-    vault.save_peer(peer)
-    if opened.used_pair:
-        vault.erase_pair(opened.used_pair)
-    vault.mark_seen(envelope.sender, envelope.message_id)
-    if not body.is_control:
-        content = _Content(body, b"", fingerprint(opened.identity), peer.trust)
-        _insert(here, vault, envelope, "message", "new", content)
-
-
-def _keep_unopened(here: Here, vault: Transaction, envelope: Envelope, kind: str, state: str) -> None:
-    known = vault.run(
-        "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND attempt = ?",
-        (envelope.sender, envelope.message_id, envelope.attempt),
-    ).fetchone()
-    if not known:
-        _insert(here, vault, envelope, kind, state, _Content(None, envelope.sealed))
-
-
-def _insert(here: Here, vault: Transaction, envelope: Envelope, kind: str, state: str, content: _Content) -> None:
-    key = envelope.sender.encode() + envelope.message_id
-    vault.run(
-        "INSERT INTO inbox (sender, id, attempt, kind, state, received_at, content) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            envelope.sender,
-            envelope.message_id,
-            envelope.attempt,
-            kind,
-            state,
-            milliseconds(here.clock.now()),
-            vault.seal("inbox.content", key, msgspec.msgpack.encode(content)),
-        ),
-    )
-
-
-def unshown(here: Here, *, sender: str | None = None, limit: int = 100) -> list[tuple[int, Message]]:
-    """Return up to *limit* rows that no consumer has been shown yet, oldest first, and say whether more wait."""
-    with here.vault.transaction() as vault:
-        rows = vault.run(
-            "SELECT row, sender, id, kind, received_at, content FROM inbox "
-            "WHERE state = 'new' AND (?1 IS NULL OR sender = ?1) ORDER BY row LIMIT ?2",
-            (sender, limit + 1),
-        ).fetchall()
-        found = []
-        for at, (row, name, message_id, kind, received_at, sealed) in enumerate(rows[:limit]):
-            octets = vault.unseal("inbox.content", name.encode() + message_id, sealed)
-            content = msgspec.msgpack.decode(octets, type=_Content)
-            frame = (row, Username(name), MessageId(message_id), kind, received_at)
-            found.append((row, _message(here, frame, content, more=at + 1 < len(rows))))
-    return found
-
-
-def mark_shown(here: Here, row: int) -> None:
-    """A consumer has been shown this row."""
-    with here.vault.transaction() as vault:
-        vault.run("UPDATE inbox SET state = 'shown' WHERE row = ? AND state = 'new'", (row,))
-
-
-def _message(here: Here, frame: tuple[int, Username, MessageId, str, int], content: _Content, *, more: bool) -> Message:
-    row, sender, message_id, kind, received_at = frame
-    body = content.body
-    if body is None:
-        return Message(
-            id=message_id_text(message_id),
-            cursor=str(row),
-            from_=sender,
-            from_fingerprint=None,
-            from_trust="first-use",
-            to=here.profile.username,
-            received_at=timestamp(received_at),
-            type=kind,
-            flags=("undecryptable",),
-            more_waiting=more,
-        )
-    shown = dict(_revealed(body))
-    return Message(
-        id=message_id_text(message_id),
-        cursor=str(row),
-        from_=sender,
-        from_fingerprint=content.fingerprint,
-        from_trust=content.trust,
-        to=here.profile.username,
-        received_at=timestamp(received_at),
-        thread=shown["thread"][0] or None,
-        reply_to=message_id_text(MessageId(body.reply_to)) if len(body.reply_to) == 16 else None,
-        sent_at=timestamp(body.sent_at),
-        expires_at=timestamp(body.expires_at),
-        kind=body.kind,
-        text=shown["text"][0] if body.kind == "text" else None,
-        data=_json(shown["data"][0]),
-        expects_reply=body.expects_reply,
-        hops=body.hops,
-        flags=("escaped",) if any(changed for _, changed in shown.values()) else (),
-        bytes=len((body.text or body.data).encode()),
-        more_waiting=more,
-    )
-
-
-def _revealed(body: Body) -> Iterator[tuple[str, tuple[str, bool]]]:
-    # The sender's program promised AIM-TEXT-1; the sender may be another program.
-    for name in ("text", "data", "thread"):
-        value: str = getattr(body, name)
-        yield name, reveal(value) if value else ("", False)
-
-
-def _json(text: str) -> object:
-    try:
-        return json.loads(text) if text else None
-    except ValueError:
-        return text

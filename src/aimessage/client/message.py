@@ -1,9 +1,17 @@
 """What a reader gets: one message, with where it comes from and how far to trust it. Shape: the CLI's JSON."""
 
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from typing import Protocol, Self
 
-__all__ = ["Message", "timestamp"]
+from aimessage.e2ee.bodies import Body
+from aimessage.e2ee.text import reveal
+from aimessage.errors import NoIdentity
+from aimessage.types import MessageId, Username, message_id_text
+
+__all__ = ["Frame", "Message", "Replier", "incoming", "timestamp"]
 
 
 def timestamp(milliseconds: int) -> str | None:
@@ -15,6 +23,18 @@ def timestamp(milliseconds: int) -> str | None:
     except (OverflowError, ValueError, OSError):
         return None  # a peer may claim any number
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Replier(Protocol):
+    """The agent that received a message, as the message needs it."""
+
+    async def reply_to(self, message: "Message", text: str | None, data: object) -> object:
+        """Send an answer in the message's thread."""
+        ...
+
+    async def acknowledge(self, message_id: str) -> None:
+        """Say that the message has been dealt with."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +67,95 @@ class Message:
     truncated: bool = False
     bytes: int = 0
     more_waiting: bool = False
+    agent: Replier | None = field(default=None, repr=False, compare=False)
+
+    def with_more(self, more: bool) -> Self:
+        """Return this message saying whether more of them wait."""
+        return replace(self, more_waiting=more)
+
+    def held_by(self, agent: Replier) -> Self:
+        """Return this message in the hands of *agent*, which can then reply and acknowledge."""
+        return replace(self, agent=agent)
+
+    async def reply(self, text: str | None = None, *, data: object = None) -> object:
+        """Send an answer: same thread, `reply_to` this message. Raises what `Agent.send` does."""
+        return await self._agent().reply_to(self, text, data)
+
+    async def ack(self) -> None:
+        """Say that this message has been dealt with: only then does the relay's copy go, where it was kept so long."""
+        await self._agent().acknowledge(self.id)
+
+    def _agent(self) -> Replier:
+        if self.agent is None:
+            raise NoIdentity("this message is not in an agent's hands", hint="take it from listen, wait or ask")
+        return self.agent
 
     def as_json(self) -> dict[str, object]:
         """Return the object that `listen --json` prints, `v` first."""
         values: dict[str, object] = {"v": 1, "type": self.type}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            values[field.name.rstrip("_")] = list(value) if isinstance(value, tuple) else value
+        for each in fields(self):
+            if each.name != "agent":
+                value = getattr(self, each.name)
+                values[each.name.rstrip("_")] = list(value) if isinstance(value, tuple) else value
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the inbox knows of a message without opening its body; *received_at* in milliseconds since 1970."""
+
+    row: int
+    sender: Username
+    to: Username
+    id: MessageId
+    kind: str
+    received_at: int
+
+
+def incoming(
+    frame: Frame, body: Body | None, *, fingerprint: str, trust: str, flags: tuple[str, ...], redelivered: bool
+) -> Message:
+    """Return what a reader is shown; a *body* of None did not open."""
+    unopened = Message(
+        id=message_id_text(frame.id),
+        cursor=str(frame.row),
+        from_=frame.sender,
+        from_fingerprint=fingerprint or None,
+        from_trust=trust,
+        to=frame.to,
+        received_at=timestamp(frame.received_at),
+        type=frame.kind,
+        flags=flags,
+        redelivered=redelivered,
+    )
+    if body is None:
+        return replace(unopened, flags=("undecryptable", *flags))
+    shown = dict(_revealed(body))
+    return replace(
+        unopened,
+        thread=shown["thread"][0] or None,
+        reply_to=message_id_text(MessageId(body.reply_to)) if len(body.reply_to) == 16 else None,
+        sent_at=timestamp(body.sent_at),
+        expires_at=timestamp(body.expires_at),
+        kind=body.kind,
+        text=shown["text"][0] if body.kind == "text" else None,
+        data=_json(shown["data"][0]),
+        expects_reply=body.expects_reply,
+        hops=body.hops,
+        flags=(*(("escaped",) if any(changed for _, changed in shown.values()) else ()), *flags),
+        bytes=len((body.text or body.data).encode()),
+    )
+
+
+def _revealed(body: Body) -> Iterator[tuple[str, tuple[str, bool]]]:
+    # The sender's program promised AIM-TEXT-1; the sender may be another program.
+    for name in ("text", "data", "thread"):
+        value: str = getattr(body, name)
+        yield name, reveal(value) if value else ("", False)
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return text

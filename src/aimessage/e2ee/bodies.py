@@ -11,6 +11,7 @@ __all__ = ["BODY_BYTES", "Body", "Receipts", "decode_body", "encode_body", "pad"
 BODY_BYTES = 64 << 10
 """The largest padded body."""
 _BUCKETS = (128, 256, 512, *(kib << 10 for kib in range(1, 65)))
+_TOO_BIG = 1 << 62
 _KINDS = frozenset({"text", "data", "receipt", "retry"})
 
 
@@ -73,8 +74,9 @@ def decode_body(octets: bytes) -> Body:
         body = _decoder.decode(unpad(octets))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MalformedOctets("the body is malformed") from None
-    if body.kind not in _KINDS or min(body.sequence, body.sent_at, body.expires_at, body.hops) < 0:
-        raise MalformedOctets("the body is of an unknown kind or has a negative field")
+    numbers = (body.sequence, body.sent_at, body.expires_at, body.hops, body.receipts)
+    if body.kind not in _KINDS or min(numbers) < 0 or max(numbers) >= _TOO_BIG or len(body.reply_to) not in (0, 16):
+        raise MalformedOctets("the body is of an unknown kind, or a number or an id in it is out of range")
     return body
 
 

@@ -1,0 +1,50 @@
+"""The one link of a process, opened when it is first needed and again after it is lost; all of it share the link."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aimessage.client import fates
+from aimessage.client.account import Here, Live, log_in
+from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
+
+__all__ = ["Connected", "Connection"]
+
+_PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Connected(Live):
+    """A link that has logged in, and what the relay pushes on it."""
+
+    pushes: "asyncio.Queue[RelayFrame]"
+
+
+class Connection:
+    """Belongs to one Agent."""
+
+    def __init__(self, here: Here) -> None:
+        self._here = here
+        self._linking = asyncio.Lock()
+        self._now: Connected | None = None
+
+    async def get(self) -> Connected:
+        """Return a link that was good just now. Raises what `log_in` does."""
+        async with self._linking:
+            if self._now is None or self._now.link.lost.done():
+                pushes: asyncio.Queue[RelayFrame] = asyncio.Queue(_PUSHES)
+                live = await log_in(self._here, lambda frame: _push(pushes, frame))
+                fates.expire(self._here, live.relay_ms)
+                self._now = Connected(live.link, live.proved, live.relay_ms, pushes)
+            return self._now
+
+    def close(self) -> None:
+        """Close the link; the next `get` opens another."""
+        if self._now is not None:
+            self._now.link.close()
+            self._now = None
+
+
+def _push(pushes: "asyncio.Queue[RelayFrame]", frame: RelayFrame) -> None:
+    # A hint about our stock may come to a link where nobody reads; only mail must never be dropped.
+    if isinstance(frame, Deliver | CaughtUp) or pushes.empty():
+        pushes.put_nowait(frame)

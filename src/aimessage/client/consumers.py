@@ -1,0 +1,182 @@
+"""Who is shown what: a row goes to one consumer, and comes back, marked, if that one ends without acknowledging it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from aimessage.client import control, shelf
+from aimessage.client.account import Here
+from aimessage.client.message import Frame, Message, incoming
+from aimessage.client.shelf import Content
+from aimessage.client.transaction import Transaction
+from aimessage.e2ee.bodies import Receipts
+from aimessage.errors import MessageUnknown
+from aimessage.types import MessageId, Username, message_id_text
+
+__all__ = [
+    "Filter",
+    "acknowledge",
+    "answer_to",
+    "claim",
+    "forget_held",
+    "give_back",
+    "handled_among",
+    "mark_shown",
+    "received_between",
+    "stop_awaiting",
+]
+
+_COLUMNS = "row, sender, id, kind, received_at, content, flags, redelivered"
+_SCANNED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages a consumer wants; None is any."""
+
+    sender: str | None = None
+    thread: str | None = None
+
+    def admits(self, message: Message) -> bool:
+        """Return whether the consumer wants this one."""
+        return self.thread is None or message.thread == self.thread
+
+
+def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
+    """Take up to *limit* rows that nobody has, oldest first; they are ours until we show or give them back."""
+    with here.vault.transaction() as vault:
+        shelf.release_due(here, vault, here.now_ms)
+        _reclaim(here, vault)
+        rows = vault.run(
+            f"SELECT {_COLUMNS} FROM inbox WHERE state = 'new' AND (?1 IS NULL OR sender = ?1) "  # noqa: S608 - constants
+            "ORDER BY row LIMIT ?2",
+            (wanted.sender, limit + 1 if wanted.thread is None else _SCANNED),
+        ).fetchall()
+        fitting = [each for each in (_opened(here, vault, row) for row in rows) if wanted.admits(each[1])]
+        taken = fitting[:limit]
+        for row, _ in taken:
+            vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, row))
+    last = len(taken) - 1
+    return [(row, message.with_more(at < last or len(fitting) > limit)) for at, (row, message) in enumerate(taken)]
+
+
+def _reclaim(here: Here, vault: Transaction) -> None:
+    """Free the rows of consumers that have ended."""
+    owners = vault.run("SELECT DISTINCT consumer FROM inbox WHERE state IN ('claimed', 'answer')").fetchall()
+    for (owner,) in owners:
+        if not here.living.is_alive(owner):
+            vault.run(
+                "UPDATE inbox SET redelivered = redelivered OR state = 'claimed', state = 'new', consumer = NULL "
+                "WHERE consumer IS ? AND state IN ('claimed', 'answer')",
+                (owner,),
+            )
+
+
+def give_back(here: Here, rows: Sequence[int]) -> None:
+    """We have not dealt with these rows, although they may have been seen: whoever comes next gets them, marked."""
+    with here.vault.transaction() as vault:
+        for row in rows:
+            vault.run(
+                "UPDATE inbox SET state = 'new', consumer = NULL, redelivered = 1 WHERE row = ? AND state = 'claimed'",
+                (row,),
+            )
+
+
+def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) -> None:
+    """A consumer has been shown these rows; with *until_handled* they stay with it until it acknowledges them."""
+    with here.vault.transaction() as vault:
+        for row in rows:
+            found = vault.run(
+                "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer')", (row,)
+            ).fetchone()
+            if found is None:
+                continue
+            sender, message_id, wants, held = found
+            control.owe_receipt(vault, sender, message_id, wants, Receipts.READ)
+            if not until_handled:
+                vault.run("UPDATE inbox SET state = 'shown', consumer = NULL WHERE row = ?", (row,))
+                if held:  # the one who took it in waited for this
+                    control.owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
+
+
+def acknowledge(here: Here, message_id: MessageId) -> Username:
+    """A consumer has dealt with this message, whichever process it is; return its sender. Repeating it is harmless.
+
+    Raises MessageUnknown.
+    """
+    with here.vault.transaction() as vault:
+        found = vault.run(
+            "SELECT row, sender, wants, held, state FROM inbox WHERE id = ? AND kind = 'message' "
+            "AND state IN ('new', 'claimed', 'answer', 'shown', 'handled')",
+            (message_id,),
+        ).fetchone()
+        if found is None:
+            raise MessageUnknown(f"no message {message_id_text(message_id)} has come here")
+        row, sender, wants, held, state = found
+        if state != "handled":
+            if held and state != "shown":
+                control.owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
+            control.owe_receipt(vault, sender, message_id, wants, Receipts.HANDLED)
+            vault.run("UPDATE inbox SET state = 'handled', consumer = NULL WHERE row = ?", (row,))
+    return Username(sender)
+
+
+def handled_among(here: Here, held: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Return which of these messages, (sender, id), whose relay copies still live, a consumer has dealt with."""
+    asked = "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND state IN ('shown', 'handled')"
+    with here.vault.transaction() as vault:
+        return [key for key in held if vault.run(asked, key).fetchone()]
+
+
+def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:
+    """The relay's copies of these messages have been told to go."""
+    with here.vault.transaction() as vault:
+        for key in keys:
+            vault.run("UPDATE inbox SET held = 0 WHERE sender = ? AND id = ?", key)
+
+
+def answer_to(here: Here, message_id: MessageId) -> tuple[int, Message] | None:
+    """Return the answer that came to a message of ours, if it came."""
+    with here.vault.transaction() as vault:
+        found = vault.run("SELECT answer FROM awaits WHERE id = ?", (message_id,)).fetchone()
+        if found is None or found[0] is None:
+            return None
+        row = vault.run(f"SELECT {_COLUMNS} FROM inbox WHERE row = ?", found).fetchone()  # noqa: S608 - constants
+        return _opened(here, vault, row) if row else None
+
+
+def stop_awaiting(here: Here, message_id: MessageId) -> None:
+    """Nobody waits for this answer any more: when it comes, it is for whoever comes first."""
+    with here.vault.transaction() as vault:
+        vault.run("DELETE FROM awaits WHERE id = ?", (message_id,))
+
+
+def received_between(
+    here: Here, vault: Transaction, peer: str | None, before_ms: int, limit: int
+) -> list[tuple[int, Message]]:
+    """Return up to *limit* messages received before *before_ms*, the newest first, each with that time."""
+    rows = vault.run(
+        f"SELECT {_COLUMNS} FROM inbox WHERE received_at < ?1 AND (?2 IS NULL OR sender = ?2) "  # noqa: S608 - constants
+        "AND state NOT IN ('held', 'asked', 'quarantined') ORDER BY row DESC LIMIT ?3",
+        (before_ms, peer, limit),
+    ).fetchall()
+    return [(row[4], _opened(here, vault, row)[1]) for row in rows]
+
+
+_Columns = tuple[int, str, bytes, str, int, bytes, str, int]
+
+
+def _opened(here: Here, vault: Transaction, columns: _Columns) -> tuple[int, Message]:
+    row, sender, message_id, kind, received_at, sealed, flags, redelivered = columns
+    octets = vault.unseal("inbox.content", sender.encode() + message_id, sealed)
+    content = msgspec.msgpack.decode(octets, type=Content)
+    message = incoming(
+        Frame(row, Username(sender), here.profile.username, MessageId(message_id), kind, received_at),
+        content.body,
+        fingerprint=content.fingerprint,
+        trust=content.trust,
+        flags=tuple(flags.split()),
+        redelivered=bool(redelivered),
+    )
+    return row, message

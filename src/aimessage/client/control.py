@@ -1,0 +1,146 @@
+"""What the programs say to each other: receipts, and requests for what did not open. Batched, never answered."""
+
+from collections import defaultdict
+from contextlib import suppress
+
+from aimessage.client import fates, outbox
+from aimessage.client.account import Here
+from aimessage.client.dispatch import work_off
+from aimessage.client.link import Link
+from aimessage.client.locks import file_lock
+from aimessage.client.sessions import begin_session
+from aimessage.client.transaction import Peer, Transaction
+from aimessage.e2ee.bodies import Body, Receipts
+from aimessage.e2ee.identity import Identity
+from aimessage.e2ee.reports import IDS_PER_REPORT, decode_receipts, decode_retry, encode_receipts, encode_retry
+from aimessage.errors import AimessageError, MalformedOctets, Temporary
+from aimessage.types import MessageId, Username
+
+__all__ = ["ATTEMPTS", "flush", "heed", "is_owed", "owe_receipt", "owe_retry"]
+
+ATTEMPTS = 3
+"""How often one message is sealed anew for a recipient that could not open it."""
+_RESET_MS = 3_600_000
+
+
+def owe_receipt(vault: Transaction, peer: Username, message_id: MessageId, wants: int, receipt: Receipts) -> None:
+    """Note that *peer* is to hear of this fate, if it asked to."""
+    if wants & receipt:
+        vault.run("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", (peer, message_id, int(receipt)))
+
+
+def owe_retry(vault: Transaction, peer: Username, message_id: MessageId, now_ms: int) -> bool:
+    """Note that *peer* is to be asked for this message again; return False if it already was: once is enough."""
+    cursor = vault.run("INSERT OR IGNORE INTO retries (peer, id, at) VALUES (?, ?, ?)", (peer, message_id, now_ms))
+    return cursor.rowcount > 0
+
+
+def heed(here: Here, vault: Transaction, peer: Peer, pin: bytes, body: Body) -> None:
+    """Act on control mail from *peer*, opened under the identity *pin*; what makes no sense changes nothing."""
+    with suppress(MalformedOctets):
+        if body.kind == "receipt":
+            for receipt, ids in decode_receipts(body.report):
+                for message_id in ids:
+                    fates.rise(here, vault, peer.name, pin, message_id, fates.receipt_fate(receipt))
+        elif body.kind == "retry" and peer.contact == "accepted":
+            for message_id in decode_retry(body.report):
+                _send_again(here, vault, peer.name, pin, message_id)
+
+
+def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id: MessageId) -> None:
+    row = vault.run(
+        "SELECT fate, pin, attempt, body IS NULL FROM sent WHERE id = ? AND peer = ?", (message_id, peer)
+    ).fetchone()
+    if row is None or row[1] != pin or row[0] not in ("waiting", "accepted"):
+        return  # another's, sealed for another key, or over: nobody learns which
+    _, _, attempt, erased = row
+    if erased or attempt >= ATTEMPTS:
+        fates.settle(here, vault, message_id, "undecryptable", "undecryptable")
+        return
+    outbox.enqueue_again(vault, peer, message_id, attempt + 1)
+
+
+def is_owed(here: Here) -> bool:
+    """Return whether anything is to be sent that no living command is sending."""
+    with here.vault.transaction() as vault:
+        row = vault.run(
+            "SELECT EXISTS (SELECT 1 FROM receipts), EXISTS (SELECT 1 FROM retries WHERE asked = 0), EXISTS (SELECT 1 "
+            "FROM outbox LEFT JOIN sent USING (id) WHERE sent.owner IS NULL)"
+        ).fetchone()
+    return any(row)
+
+
+async def flush(here: Here, link: Link) -> None:
+    """Send the receipts and retry requests that are owed, and whatever else waits in the outbox.
+
+    One peer's trouble is not another's: what fails stays, for the next time.
+    """
+    for peer in _creditors(here, "receipts"):
+        with here.vault.transaction() as vault:
+            _write_receipts(here, vault, peer)
+    for peer in _creditors(here, "retries WHERE asked = 0"):
+        with suppress(AimessageError):
+            await _ask_again(here, link, peer)
+    for peer in outbox.waiting_peers(here):
+        if not link.lost.done():
+            with suppress(AimessageError):
+                await work_off(here, link, peer)
+
+
+def _creditors(here: Here, owed: str) -> list[Username]:
+    with here.vault.transaction() as vault:
+        rows = vault.run(f"SELECT DISTINCT peer FROM {owed}").fetchall()  # noqa: S608 - constants
+    return [Username(name) for (name,) in rows]
+
+
+def _write_receipts(here: Here, vault: Transaction, peer: Username) -> None:
+    rows = vault.run("SELECT id, fate FROM receipts WHERE peer = ? LIMIT ?", (peer, IDS_PER_REPORT)).fetchall()
+    told: dict[Receipts, list[MessageId]] = defaultdict(list)
+    for message_id, fate in rows:
+        told[Receipts(fate)].append(MessageId(message_id))
+    if rows:
+        outbox.save_control(here, vault, peer, "receipt", encode_receipts(told))
+        for message_id, fate in rows:
+            vault.run("DELETE FROM receipts WHERE peer = ? AND id = ? AND fate = ?", (peer, message_id, fate))
+
+
+async def _ask_again(here: Here, link: Link, peer: Username) -> None:
+    """Ask in a fresh session: the one that we have may be what is broken. At most one such session an hour and peer."""
+    now_ms = here.now_ms
+
+    def wanted(vault: Transaction, row: Peer, _: Identity) -> bool:
+        if not _may_reset(row, now_ms):
+            return False
+        row.reset_at = now_ms
+        _write_request(here, vault, peer)
+        return True
+
+    async with file_lock(here.profile.directory / "locks" / f"peer-{peer}"):
+        with here.vault.transaction() as vault:
+            fresh = _may_reset(vault.peer(here.address(peer)), now_ms)
+            if not fresh:
+                _write_request(here, vault, peer)
+        try:
+            if fresh:
+                await begin_session(here, link, peer, wanted)
+        except Temporary:
+            raise
+        except AimessageError:  # its key has changed, or its bundle is not good: asking again changes nothing
+            with here.vault.transaction() as vault:
+                vault.run("UPDATE retries SET asked = 1 WHERE peer = ?", (peer,))
+                vault.run("UPDATE inbox SET due = 0 WHERE sender = ? AND state = 'asked'", (peer,))
+            raise
+
+
+def _may_reset(peer: Peer, now_ms: int) -> bool:
+    return not 0 <= now_ms - peer.reset_at < _RESET_MS  # a clock that went back does not forbid it for years
+
+
+def _write_request(here: Here, vault: Transaction, peer: Username) -> None:
+    rows = vault.run(
+        "SELECT row, id FROM retries WHERE peer = ? AND asked = 0 ORDER BY row LIMIT ?", (peer, IDS_PER_REPORT)
+    ).fetchall()
+    if rows:
+        report = encode_retry(MessageId(message_id) for _, message_id in rows)
+        outbox.save_control(here, vault, peer, "retry", report)
+        vault.run("UPDATE retries SET asked = 1 WHERE peer = ? AND row <= ?", (peer, rows[-1][0]))

@@ -1,0 +1,145 @@
+"""From the outbox to the relay: in order, under a lock that all processes of this agent share; ratchet saved first."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from aimessage.client import fates
+from aimessage.client.account import Here
+from aimessage.client.contacts import pin_of
+from aimessage.client.link import Link
+from aimessage.client.locks import file_lock
+from aimessage.client.sessions import begin_session
+from aimessage.client.transaction import Peer, Transaction
+from aimessage.e2ee.bodies import decode_body, encode_body
+from aimessage.e2ee.fingerprint import require_match
+from aimessage.e2ee.identity import Identity
+from aimessage.errors import AimessageError, PeerIdentityChanged, RecipientUnknown
+from aimessage.types import MessageId, Username
+from aimessage.wire.frames import Accepted, MailClass, Post
+
+__all__ = ["work_off"]
+
+
+class _Row(NamedTuple):
+    id: MessageId
+    attempt: int
+    mail_class: int
+    expires_at: int
+    sealed: bytes
+    body: bytes | None
+
+
+async def work_off(here: Here, link: Link, recipient: Username) -> None:
+    """Send all that waits for *recipient*: control mail first, then messages in order.
+
+    A row whose self-certifying address names another key is settled as refused before anything is agreed with that
+    key; so is one that the relay refuses for good: its fate tells.
+
+    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays.
+    """
+    async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}"):
+        try:
+            await _ensure_session(here, link, recipient)
+        except RecipientUnknown as error:
+            _drop(here, recipient, error)
+            raise
+        for mail_class in (MailClass.CONTROL, MailClass.MESSAGE):  # a full mailbox stops messages, not receipts
+            while (row := _next_row(here, recipient, mail_class)) is not None:
+                await _post(here, link, recipient, row)
+
+
+async def _ensure_session(here: Here, link: Link, recipient: Username) -> None:
+    with here.vault.transaction() as vault:
+        if vault.peer(here.address(recipient)).conversation.can_send:
+            return
+
+    def wanted(vault: Transaction, peer: Peer, identity: Identity) -> bool:
+        _refuse_misaddressed(here, vault, recipient, identity)
+        return not peer.conversation.can_send and _waits(vault, recipient)
+
+    await begin_session(here, link, recipient, wanted)
+
+
+def _waits(vault: Transaction, recipient: Username) -> bool:
+    return vault.run("SELECT 1 FROM outbox WHERE peer = ? LIMIT 1", (recipient,)).fetchone() is not None
+
+
+def _refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, identity: Identity) -> None:
+    """Settle every row whose self-certifying address names another key than *identity*."""
+    rows = vault.run("SELECT id, prefix FROM outbox WHERE peer = ? AND prefix IS NOT NULL", (recipient,)).fetchall()
+    for message_id, prefix in rows:
+        try:
+            require_match(prefix, identity)
+        except PeerIdentityChanged as error:
+            fates.settle(here, vault, MessageId(message_id), "refused", error.code)
+
+
+def _next_row(here: Here, recipient: Username, mail_class: MailClass) -> _Row | None:
+    """Return the oldest row for *recipient*, sealed: ratchet and bytes are saved in one commit before it is posted."""
+    with here.vault.transaction() as vault:
+        peer = vault.peer(here.address(recipient))
+        if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
+            _refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
+        found = vault.run(
+            "SELECT id, attempt, mail_class, expires_at, sealed, body FROM outbox "
+            "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT 1",
+            (recipient, int(mail_class)),
+        ).fetchone()
+        if found is None:
+            return None
+        row = _Row(*found)
+        return row if row.sealed else _seal(vault, peer, row, here)
+
+
+def _seal(vault: Transaction, peer: Peer, row: _Row, here: Here) -> _Row:
+    if row.body is not None:
+        body = vault.unseal("outbox.body", row.id, row.body)
+    else:
+        body = _numbered(vault, peer, row.id)
+        # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
+        vault.run("UPDATE sent SET pin = ? WHERE id = ?", (pin_of(peer.conversation.identity), row.id))
+    peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=here.entropy)
+    vault.save_peer(peer)
+    vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
+    return row._replace(sealed=sealed)
+
+
+def _numbered(vault: Transaction, peer: Peer, message_id: MessageId) -> bytes:
+    """Return the padded body of a message, with its place in our order; a second attempt keeps the first one's."""
+    (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (message_id,)).fetchone()
+    padded = vault.unseal("sent.body", message_id, stored)
+    body = decode_body(padded)
+    if body.sequence:
+        return padded
+    # Only now, not when it was saved: what is given up before it leaves must not look like a loss to the recipient.
+    peer.sent_sequence += 1
+    padded = encode_body(msgspec.structs.replace(body, vault_id=vault.vault_id(), sequence=peer.sent_sequence))
+    vault.run("UPDATE sent SET body = ? WHERE id = ?", (vault.seal("sent.body", message_id, padded), message_id))
+    return padded
+
+
+async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
+    def post(request_id: int) -> Post:
+        return Post(request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed)
+
+    relay_due = 0
+    fate, code = "accepted", None
+    try:
+        relay_due = (await link.request(post, Accepted)).expires_at
+    except AimessageError as error:
+        if error.retryable or link.lost.done():
+            raise  # no answer came: the relay may have it, so the row stays, and its bytes and id with it
+        # Its own sender asks for its fate; those behind it in the line are not to blame.
+        fate, code = "refused", error.code
+    with here.vault.transaction() as vault:
+        fates.settle(here, vault, row.id, fate, code)
+        if relay_due:
+            vault.run("UPDATE sent SET relay_due = ? WHERE id = ?", (relay_due, row.id))
+
+
+def _drop(here: Here, recipient: Username, error: AimessageError) -> None:
+    with here.vault.transaction() as vault:
+        rows = vault.run("SELECT id FROM outbox WHERE peer = ?", (recipient,)).fetchall()
+        for (message_id,) in rows:
+            fates.settle(here, vault, MessageId(message_id), "refused", error.code)

@@ -1,0 +1,200 @@
+"""What became of our messages: each ends as handled, read, delivered, refused, expired or undecryptable.
+
+A fate only ever rises: waiting, accepted, delivered, read, handled; what is over may still be overruled by a receipt,
+because only the recipient knows.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from aimessage.client.account import Here
+from aimessage.client.letter import Summary
+from aimessage.client.message import timestamp
+from aimessage.client.transaction import Transaction
+from aimessage.e2ee.bodies import Receipts, decode_body
+from aimessage.errors import AimessageError, DecryptionFailed, MessageUnknown, TimedOut, error_from_code
+from aimessage.types import MessageId, Username, message_id_text
+from aimessage.wire.frames import MailClass
+
+__all__ = [
+    "FATES",
+    "Fate",
+    "expire",
+    "fate_of",
+    "raise_for",
+    "receipt_fate",
+    "rise",
+    "sent_between",
+    "settle",
+    "status",
+]
+
+FATES = {"waiting": 0, "accepted": 1, "delivered": 2, "read": 3, "handled": 4}
+"""Every fate on the way, in order; refused, expired and undecryptable rank with waiting."""
+_MARGIN_MS = 3_600_000
+_OFFSET_MS = 5_000
+_KEPT_MS = 90 * 86_400_000
+_CONTROL_MS = 7 * 86_400_000
+_REFUSALS = {
+    "peer_identity_changed": "the key of this name is not the one in the address; nothing was sent",
+}
+_COLUMNS = "id, peer, fate, code, changed_at, expires_at, attempt, saved_at, summary, body"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """One message of ours and what is known of it; *text* and *data* only until it is delivered or over."""
+
+    id: str
+    to: str
+    state: str
+    code: str | None
+    sent_at: str | None
+    changed_at: str | None
+    expires_at: str | None
+    attempts: int
+    thread: str | None = None
+    reply_to: str | None = None
+    kind: str = "text"
+    bytes: int = 0
+    text: str | None = None
+    data: str | None = None
+
+
+def receipt_fate(receipt: Receipts) -> str:
+    """Return the fate that a receipt tells of."""
+    return {Receipts.DELIVERED: "delivered", Receipts.READ: "read", Receipts.HANDLED: "handled"}[receipt]
+
+
+def settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str | None = None) -> None:
+    """Take the message out of the outbox; its fate rises to *fate*, or ends with *code*."""
+    vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
+    row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
+    if row is None or not _may_become(row[0], fate):
+        return  # control mail, or a receipt overtook the answer
+    vault.run(
+        "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL WHERE id = ?",
+        (fate, code, here.now_ms, message_id),
+    )
+    if fate != "accepted":  # nobody can ask for it again
+        vault.run("UPDATE sent SET body = NULL WHERE id = ?", (message_id,))
+
+
+def _may_become(fate: str, following: str) -> bool:
+    if following in ("expired", "undecryptable"):
+        return FATES.get(fate, 0) < FATES["delivered"]
+    return FATES.get(fate, 0) <= FATES.get(following, 0)
+
+
+def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id: MessageId, fate: str) -> None:
+    """*peer*, under identity *pin*, reports a fate; believed only of a message that was sealed for that identity."""
+    row = vault.run("SELECT pin, fate FROM sent WHERE id = ? AND peer = ?", (message_id, peer)).fetchone()
+    if row is None or row[0] != pin or FATES.get(row[1], 0) >= FATES[fate]:
+        return
+    settle(here, vault, message_id, fate)
+
+
+def expire(here: Here, relay_ms: int) -> None:
+    """Declare expired what nobody has confirmed an hour after its time, by our own clock and by the relay's.
+
+    *relay_ms* is the relay's clock, in milliseconds since 1970. Neither a jump of ours nor a lie of the relay's ends a
+    message early: both must agree. What never left ends on time, without the hour. What is older than 90 days and over
+    is forgotten, and control mail that found no way out for 7.
+    """
+    now_ms = here.now_ms
+    with here.vault.transaction() as vault:
+        if abs(vault.counter("relay_offset") - (relay_ms - now_ms)) > _OFFSET_MS:  # most logins need not write
+            vault.save_counter("relay_offset", relay_ms - now_ms)
+        rows = vault.run(
+            "SELECT id, fate, saved_at, expires_at FROM sent "
+            "WHERE fate IN ('waiting', 'accepted') AND relay_due + CASE fate WHEN 'waiting' THEN 0 ELSE ? END <= ?",
+            (_MARGIN_MS, relay_ms),
+        ).fetchall()
+        for message_id, fate, saved_at, expires_at in rows:
+            life = expires_at - saved_at + (_MARGIN_MS if fate == "accepted" else 0)
+            if not 0 <= now_ms - saved_at < life:  # a clock that went back says nothing of how long it has been
+                settle(here, vault, MessageId(message_id), "expired", "expired")
+        vault.run(
+            "DELETE FROM outbox WHERE mail_class = ? AND expires_at NOT BETWEEN ? AND ?",
+            (int(MailClass.CONTROL), now_ms, now_ms + 2 * _CONTROL_MS),
+        )
+        _forget(vault, now_ms, relay_ms)
+
+
+def _forget(vault: Transaction, now_ms: int, relay_ms: int) -> None:
+    before = min(now_ms, relay_ms) - _KEPT_MS
+    vault.run("DELETE FROM sent WHERE saved_at < ? AND fate NOT IN ('waiting', 'accepted')", (before,))
+    vault.run("DELETE FROM inbox WHERE received_at < ? AND state IN ('shown', 'handled')", (before,))
+    # No prekey secret outlives 125 days (90 of a bundle, 35 behind it): an older message cannot open again.
+    vault.run("DELETE FROM seen WHERE at BETWEEN 1 AND ?", (before - _KEPT_MS,))
+    vault.run("DELETE FROM retries WHERE at < ?", (before,))
+
+
+def fate_of(here: Here, message_id: MessageId) -> str:
+    """Return a message's fate. Raises what the message ended with: a refusal, TimedOut, DecryptionFailed."""
+    with here.vault.transaction() as vault:
+        row = vault.run("SELECT fate, code FROM sent WHERE id = ?", (message_id,)).fetchone()
+    if row is None:
+        raise MessageUnknown(f"no message {message_id_text(message_id)} was sent from here")
+    fate, code = row
+    raise_for(fate, code)
+    return str(fate)
+
+
+def raise_for(fate: str, code: str | None) -> None:
+    """Return nothing for a message that is on its way or has arrived. Raises what it ended with."""
+    if fate == "refused":
+        raise _refusal(code or "denied")
+    if fate == "expired":
+        raise TimedOut("the message expired before it was delivered", hint="send it again, with a longer --ttl")
+    if fate == "undecryptable":
+        raise DecryptionFailed("the recipient could not open the message and cannot be sent it again")
+
+
+def _refusal(code: str) -> AimessageError:
+    return error_from_code(code, _REFUSALS.get(code, f"the message was refused: {code}"))
+
+
+def status(here: Here, message_id: MessageId) -> Fate:
+    """Return what is known of one message of ours. Raises MessageUnknown."""
+    with here.vault.transaction() as vault:
+        row = vault.run(f"SELECT {_COLUMNS} FROM sent WHERE id = ?", (message_id,)).fetchone()  # noqa: S608 - constants
+        if row is None:
+            raise MessageUnknown(f"no message {message_id_text(message_id)} was sent from here")
+        return _fate(vault, row)
+
+
+def sent_between(vault: Transaction, peer: str | None, before_ms: int, limit: int) -> list[tuple[int, Fate]]:
+    """Return up to *limit* of our messages saved before *before_ms*, the newest first, each with that time."""
+    rows = vault.run(
+        f"SELECT {_COLUMNS} FROM sent WHERE saved_at < ?1 AND (?2 IS NULL OR peer = ?2) "  # noqa: S608 - constants
+        "ORDER BY saved_at DESC LIMIT ?3",
+        (before_ms, peer, limit),
+    ).fetchall()
+    return [(row[7], _fate(vault, row)) for row in rows]
+
+
+def _fate(vault: Transaction, row: tuple[object, ...]) -> Fate:
+    found, peer, fate, code, changed_at, expires_at, attempt, saved_at, sealed, body_sealed = row
+    message_id = MessageId(found)  # type: ignore[arg-type]  # SQLite's rows are untyped; the schema types them
+    summary = Summary("text", "", b"", 0)
+    if isinstance(sealed, bytes):
+        summary = msgspec.msgpack.decode(vault.unseal("sent.summary", message_id, sealed), type=Summary)
+    body = decode_body(vault.unseal("sent.body", message_id, body_sealed)) if isinstance(body_sealed, bytes) else None
+    return Fate(
+        id=message_id_text(message_id),
+        to=str(peer),
+        state=str(fate),
+        code=str(code) if code else None,
+        sent_at=timestamp(saved_at),  # type: ignore[arg-type]
+        changed_at=timestamp(changed_at),  # type: ignore[arg-type]
+        expires_at=timestamp(expires_at),  # type: ignore[arg-type]
+        attempts=int(attempt) + 1,  # type: ignore[call-overload]
+        thread=summary.thread or None,
+        reply_to=message_id_text(MessageId(summary.reply_to)) if summary.reply_to else None,
+        kind=summary.kind,
+        bytes=summary.bytes,
+        text=body.text if body and body.kind == "text" else None,
+        data=body.data if body and body.kind == "data" else None,
+    )

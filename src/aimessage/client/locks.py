@@ -1,0 +1,91 @@
+"""Locks that end with their process, whatever ends it: OS file locks, in the agent's own directory.
+
+A lock file is never unlinked while somebody may wait for it; only the files that stand for one process's life are.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from aimessage.client.profile import make_directory
+from aimessage.crypto.random import system_entropy
+
+__all__ = ["Living", "file_lock", "take_lock"]
+
+_POLL_SECONDS = 0.02
+
+
+def take_lock(path: Path) -> int | None:
+    """Return a descriptor that holds the exclusive lock on *path* until it is closed; None if another holds it."""
+    make_directory(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@asynccontextmanager
+async def file_lock(path: Path) -> AsyncIterator[None]:
+    """Hold the exclusive lock on *path*, waiting for it as long as it takes."""
+    while (descriptor := take_lock(path)) is None:  # noqa: ASYNC110 - another process holds it: there is no event
+        await asyncio.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Living:
+    """Names for those who work on one agent's vault, and whether they still live.
+
+    A row that names its worker is free again when the worker's process has ended, in whatever way.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._token = ""
+        self._descriptor: int | None = None
+
+    @property
+    def token(self) -> str:
+        """Our own name, alive until `close`."""
+        if self._descriptor is None:
+            self._token = system_entropy(12).hex()
+            self._descriptor = take_lock(self._path(self._token))
+        return self._token
+
+    def is_alive(self, token: str | None) -> bool:
+        """Return whether whoever took this name still works."""
+        if not token:
+            return False
+        if token == self._token and self._descriptor is not None:
+            return True
+        path = self._path(token)
+        if not path.exists():
+            return False
+        descriptor = take_lock(path)
+        if descriptor is None:
+            return True
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        return False
+
+    def close(self) -> None:
+        """Give our name up."""
+        if self._descriptor is not None:
+            with suppress(OSError):  # the agent's directory may have been removed under us
+                self._path(self._token).unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _path(self, token: str) -> Path:
+        return self._directory / "locks" / f"worker-{token}"

@@ -1,0 +1,83 @@
+"""Getting one message accepted: save, then send, try again while it makes sense, and keep what could not leave."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+
+from aimessage.client import control, fates, outbox
+from aimessage.client.account import Here
+from aimessage.client.connection import Connection
+from aimessage.client.delays import Delays
+from aimessage.client.dispatch import work_off
+from aimessage.client.letter import Letter
+from aimessage.e2ee.fingerprint import parse_recipient
+from aimessage.errors import AimessageError, BadValue, MailboxFull, RelayUnreachable, Temporary
+from aimessage.types import MessageId, Username, message_id_text
+
+__all__ = ["Sender"]
+
+_PAY_SECONDS = 2.0
+
+
+class Sender:
+    """Belongs to one Agent."""
+
+    def __init__(self, here: Here, connection: Connection) -> None:
+        self._here = here
+        self._connection = connection
+
+    def save(self, to: str, letter: Letter, *, awaited_until: int = 0) -> tuple[Username, MessageId]:
+        """Commit one message for the address *to*; return who that is, and the id. Raises what `outbox.save` does."""
+        recipient, prefix = parse_recipient(to)
+        if recipient == self._here.profile.username:
+            raise BadValue("an agent cannot write to itself", hint="aimessage users --all")
+        return recipient, outbox.save(self._here, recipient, letter, prefix=prefix, awaited_until=awaited_until)
+
+    async def accepted(self, recipient: Username, message_id: MessageId, limit: timedelta) -> str:
+        """Return the message's fate once the relay has it, trying until *limit*.
+
+        Raises what the message ended with; Temporary or MailboxFull with the id: it is kept.
+        """
+        last: AimessageError = RelayUnreachable("the relay did not answer in time")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit.total_seconds()):
+                for delay in Delays():
+                    try:
+                        return await self._try(recipient, message_id)
+                    except Temporary as error:
+                        last = error
+                        wait = error.retry_after.total_seconds() if error.retry_after else delay
+                        await asyncio.sleep(wait)
+                    except MailboxFull as error:
+                        raise self._kept(error, message_id) from None
+                    except AimessageError as error:
+                        if outbox.abandon(self._here, message_id, error):
+                            raise
+                        raise self._kept(error, message_id) from None
+        raise self._kept(last, message_id)
+
+    async def pay(self) -> None:
+        """Send the receipts that are owed, if that is quick: this process may end before anybody's upkeep does it."""
+        with contextlib.suppress(AimessageError, TimeoutError):
+            async with asyncio.timeout(_PAY_SECONDS):
+                if control.is_owed(self._here):
+                    await control.flush(self._here, (await self._connection.get()).link)
+
+    async def _try(self, recipient: Username, message_id: MessageId) -> str:
+        if (fate := fates.fate_of(self._here, message_id)) != "waiting":
+            return fate
+        link = (await self._connection.get()).link
+        try:
+            await work_off(self._here, link, recipient)
+            return fates.fate_of(self._here, message_id)
+        finally:
+            for other in outbox.waiting_peers(self._here):
+                if other != recipient and not link.lost.done():
+                    with contextlib.suppress(AimessageError):  # left by an earlier command; not this message's troubles
+                        await work_off(self._here, link, other)
+
+    def _kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
+        outbox.let_go(self._here, message_id)
+        error.message_id = message_id_text(message_id)
+        error.hint = f"the message {message_id_text(message_id)} is kept and goes out with this agent's next command"
+        return error

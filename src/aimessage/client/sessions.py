@@ -1,0 +1,41 @@
+"""How a session with a peer begins: its bundle is fetched, verified against the pin, and used once."""
+
+from collections.abc import Callable
+
+from aimessage.client.account import Here
+from aimessage.client.contacts import require_pinned
+from aimessage.client.link import Link
+from aimessage.client.transaction import Peer, Transaction
+from aimessage.e2ee.identity import Identity
+from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
+from aimessage.types import Username
+from aimessage.wire.frames import BundleAnswer, FetchBundle
+
+__all__ = ["begin_session"]
+
+
+async def begin_session(
+    here: Here, link: Link, recipient: Username, wanted: Callable[[Transaction, Peer, Identity], bool]
+) -> None:
+    """Begin a session with *recipient*, if *wanted* still says so once its bundle is here; all others only receive.
+
+    *wanted* runs in the transaction that keeps the session, and may write in it.
+
+    Raises PeerIdentityChanged; RecipientUnknown; DecryptionFailed: the bundle is not what it should be.
+    """
+    with here.vault.transaction() as vault:
+        least_epoch = vault.peer(here.address(recipient)).epoch
+    answer = await link.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
+    now = here.clock.now()
+    bundle = verify_bundle(answer.bundle, here.address(recipient), now=now, least_epoch=least_epoch)
+    pair = verify_pair(answer.pair, bundle) if answer.pair else None
+    with here.vault.transaction() as vault:
+        peer = vault.peer(here.address(recipient))
+        if not wanted(vault, peer, identity_of(bundle)):
+            return  # nothing is left that this key may have: it is not pinned either
+        require_pinned(peer, identity_of(bundle))
+        peer.conversation = peer.conversation.start(
+            here.account, bundle, pair, epoch=vault.counter("epoch"), now=now, entropy=here.entropy
+        )
+        peer.epoch = bundle.epoch
+        vault.save_peer(peer)

@@ -1,0 +1,134 @@
+"""One subscription on one link: mail is committed and then acknowledged, and what we owe others is sent meanwhile."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from aimessage.client import consumers, control, inbox, state
+from aimessage.client.account import Here
+from aimessage.client.changes import Changes, Watch
+from aimessage.client.connection import Connected
+from aimessage.client.link import Link
+from aimessage.client.prekeys import PAIRS_LOW, is_stale, publish_prekeys, renew_bundle, stock_pairs
+from aimessage.wire.frames import Ack, Acknowledge, CaughtUp, Deliver, PairsLow, RelayFrame, Subscribe, Subscribed
+from aimessage.wire.limits import PAIRS_PER_STOCK
+
+__all__ = ["Subscription", "renew_vault"]
+
+_BATCH = 64
+_BATCHING_SECONDS = 0.03
+_UPKEEP_SECONDS = 5.0
+
+
+class Subscription:
+    """Built for one link; *held* are the deliveries whose relay copies live until a consumer has dealt with them."""
+
+    def __init__(self, here: Here, connected: Connected, changes: Changes) -> None:
+        self._here = here
+        self._connected = connected
+        self._changes = changes
+        self._held: dict[tuple[str, bytes], Deliver] = {}
+        self._pairs_left = PAIRS_PER_STOCK
+        self.is_published = False
+
+    async def begin(self, *, publish: bool) -> bool:
+        """Subscribe, having become the active machine if *publish*; return False if another machine is it.
+
+        Raises GenerationStale: this vault is a clone or was rolled back; Superseded.
+        """
+        here, link = self._here, self._connected.link
+        if publish:
+            await publish_prekeys(here, self._connected)
+            self.is_published = True
+        with here.vault.transaction() as vault:
+            vault_id = vault.vault_id()
+            if not publish and self._connected.proved.vault_id != vault_id:
+                return False
+            generation = vault.bump("generation")  # committed first: a copy of this vault cannot use it as well
+        await link.request(lambda request_id: Subscribe(request_id, vault_id, generation), Subscribed)
+        return True
+
+    async def take_in(self, until_handled: Callable[[], bool], on_caught_up: Callable[[], None]) -> None:
+        """Take in what comes, until the link is lost."""
+        pushes, link = self._connected.pushes, self._connected.link
+        while True:
+            frames = await _next_pushes(pushes, link)
+            deliveries = [frame for frame in frames if isinstance(frame, Deliver)]
+            if deliveries:
+                self._settle(deliveries, inbox.take_in(self._here, deliveries, until_handled=until_handled()))
+            for frame in frames:
+                if isinstance(frame, PairsLow):
+                    self._pairs_left = frame.left
+            self._changes.tell()
+            if any(isinstance(frame, CaughtUp) for frame in frames):
+                on_caught_up()
+
+    def _settle(self, deliveries: Sequence[Deliver], done: Sequence[bool]) -> None:
+        for delivery, may_go in zip(deliveries, done, strict=True):
+            if not may_go:
+                self._held[delivery.sender, delivery.message_id] = delivery
+        self._acknowledge([each for each, may_go in zip(deliveries, done, strict=True) if may_go])
+
+    def _acknowledge(self, deliveries: Sequence[Deliver]) -> None:
+        entries: dict[int, list[Ack]] = defaultdict(list)
+        for each in deliveries:
+            entries[each.subscription].append(Ack(each.position, each.message_id))
+        for subscription, acks in entries.items():
+            self._connected.link.tell(Acknowledge(subscription, acks))
+
+    async def keep_up(self) -> None:
+        """Send what we owe: receipts, requests, what others left in the outbox, our state, fresh prekeys."""
+        watch = Watch(self._changes)
+        await self._pay(everything=True)
+        while True:
+            await watch.next(_UPKEEP_SECONDS)
+            await asyncio.sleep(_BATCHING_SECONDS)  # one receipt for many messages
+            await self._pay(everything=False)
+
+    async def _pay(self, *, everything: bool) -> None:
+        here, link = self._here, self._connected.link
+        handled = consumers.handled_among(here, self._held) if self._held else []
+        if handled:
+            self._acknowledge([self._held.pop(key) for key in handled])
+            consumers.forget_held(here, handled)
+        if everything or control.is_owed(here):
+            await control.flush(here, link)
+        if self.is_published:
+            await state.store_state(here, self._connected)
+            if is_stale(here):
+                await renew_bundle(here, link)
+            if self._pairs_left < PAIRS_LOW:
+                wanted, self._pairs_left = PAIRS_PER_STOCK - self._pairs_left, PAIRS_PER_STOCK
+                await stock_pairs(here, link, wanted)
+
+
+async def _next_pushes(pushes: "asyncio.Queue[RelayFrame]", link: Link) -> list[RelayFrame]:
+    """Return everything that has come, at least one frame. Raises what the link was lost to."""
+    if pushes.empty():
+        getter = asyncio.ensure_future(pushes.get())
+        try:
+            await asyncio.wait({getter, link.lost}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+            if not getter.done():
+                raise link.lost.result()
+            frames = [getter.result()]
+        finally:
+            getter.cancel()
+    else:
+        frames = [pushes.get_nowait()]
+    while len(frames) < _BATCH and not pushes.empty():
+        frames.append(pushes.get_nowait())
+    return frames
+
+
+def renew_vault(here: Here) -> None:
+    """Go on as another vault: no counter and no session that a copy of this one may use is used again."""
+    with here.vault.transaction() as vault:
+        vault.save_meta("vault_id", here.entropy(16))
+        vault.save_counter("generation", 0)
+        vault.save_counter("published_at", 0)
+        vault.save_counter("renewed_at", here.now_ms)
+        for name in vault.peer_names():
+            peer = vault.peer(here.address(name))
+            peer.conversation = peer.conversation.retire()
+            peer.sent_sequence = 0
+            vault.save_peer(peer)

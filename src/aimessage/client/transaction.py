@@ -1,0 +1,168 @@
+"""What one write transaction of the vault can read and change; values are sealed on the way in."""
+
+import sqlite3
+
+from aimessage.crypto.aead import StorageKey
+from aimessage.crypto.random import Entropy
+from aimessage.e2ee.prekeys import BundleSecrets, PairSecrets
+from aimessage.e2ee.session import Conversation
+from aimessage.errors import DecryptionFailed, VaultDamaged
+from aimessage.types import Address, MessageId, Username, VaultId
+
+__all__ = ["Peer", "Transaction"]
+
+_PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, heard_vault, heard_next, reset_at"
+
+
+class Peer:
+    """One peer's row, opened; write it back with `Transaction.save_peer`.
+
+    *heard_vault* and *heard_next* are the peer's vault and the sequence that we expect from it next (0: nothing is
+    known); *reset_at* is when we last began a fresh session of our own accord, in milliseconds since 1970.
+    """
+
+    __slots__ = (
+        "contact", "conversation", "epoch", "heard_next", "heard_vault", "kept", "pin", "reset_at", "sent_sequence",
+        "trust",
+    )  # fmt: skip
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.pin: bytes | None = None
+        self.trust = "first-use"
+        self.contact = "accepted"
+        self.epoch = 0
+        self.sent_sequence = 0
+        self.heard_vault = b""
+        self.heard_next = 0
+        self.reset_at = 0
+        self.kept: object = None
+
+    @property
+    def name(self) -> Username:
+        """The peer's username."""
+        return self.conversation.peer.username
+
+    @property
+    def lasting(self) -> object:
+        """What a restored agent must know of this peer: it travels in the state that the relay keeps."""
+        return self.pin, self.trust, self.contact
+
+
+class Transaction:
+    """The vault, inside one write transaction. It is also the core's `PrekeySecrets` port."""
+
+    def __init__(self, database: sqlite3.Connection, storage: StorageKey, entropy: Entropy) -> None:
+        self.run = database.execute
+        self._storage = storage
+        self._entropy = entropy
+
+    def seal(self, place: str, key: bytes, value: bytes) -> bytes:
+        """Return *value* sealed for its *place*: table and column, and the row's *key*."""
+        return self._storage.seal(value, place.encode() + b"\0" + key, self._entropy)
+
+    def unseal(self, place: str, key: bytes, sealed: bytes) -> bytes:
+        """Return what `seal` sealed. Raises VaultDamaged: another token's, another place's, or damaged."""
+        try:
+            return self._storage.open(sealed, place.encode() + b"\0" + key)
+        except DecryptionFailed:
+            raise VaultDamaged(
+                f"the vault's {place} does not open with this token", hint="check the token, or register a new --agent"
+            ) from None
+
+    def meta(self, name: str) -> bytes | None:
+        """Return a named value."""
+        row = self.run("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return self.unseal("meta", name.encode(), row[0]) if row else None
+
+    def save_meta(self, name: str, value: bytes) -> None:
+        """Keep a named value."""
+        self.run("REPLACE INTO meta VALUES (?, ?)", (name, self.seal("meta", name.encode(), value)))
+
+    def vault_id(self) -> VaultId:
+        """Return this vault's id, made at the first call."""
+        known = self.meta("vault_id")
+        if known is None:
+            known = self._entropy(16)
+            self.save_meta("vault_id", known)
+        return VaultId(known)
+
+    def counter(self, name: str) -> int:
+        """Return a named number, 0 at first."""
+        return int.from_bytes(self.meta(name) or b"", "big", signed=True)
+
+    def save_counter(self, name: str, value: int) -> None:
+        """Keep a named number."""
+        self.save_meta(name, value.to_bytes(8, "big", signed=True))
+
+    def bump(self, name: str) -> int:
+        """Add one to a named number and return it."""
+        value = self.counter(name) + 1
+        self.save_counter(name, value)
+        return value
+
+    def peer(self, address: Address) -> Peer:
+        """Return what is known of a peer; an empty row if nothing is."""
+        name = address.username
+        found = Peer(Conversation.empty(address))
+        row = self.run(f"SELECT {_PEER_COLUMNS} FROM peers WHERE name = ?", (name,)).fetchone()  # noqa: S608 - constants
+        if row:
+            found.pin = self.unseal("peers.pin", name.encode(), row[0]) if row[0] else None
+            found.trust, found.contact, found.epoch, found.sent_sequence = row[1:5]
+            if row[5]:
+                found.conversation = Conversation.load(self.unseal("peers.conversation", name.encode(), row[5]))
+            found.heard_vault, found.heard_next, found.reset_at = row[6:9]
+        found.kept = found.lasting
+        return found
+
+    def save_peer(self, peer: Peer) -> None:
+        """Write a peer's row back."""
+        name = peer.name
+        pin = self.seal("peers.pin", name.encode(), peer.pin) if peer.pin else None
+        conversation = self.seal("peers.conversation", name.encode(), peer.conversation.dump())
+        self.run(
+            f"REPLACE INTO peers (name, {_PEER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+            (
+                *(name, pin, peer.trust, peer.contact, peer.epoch, peer.sent_sequence, conversation),
+                *(peer.heard_vault, peer.heard_next, peer.reset_at),
+            ),
+        )
+        if peer.kept != peer.lasting:
+            self.bump("state_changes")
+            peer.kept = peer.lasting
+
+    def peer_names(self) -> list[Username]:
+        """Return every peer that has a row, by name."""
+        return [Username(name) for (name,) in self.run("SELECT name FROM peers ORDER BY name")]
+
+    def bundle(self, reference: bytes) -> BundleSecrets | None:
+        """Return a bundle's secrets, unless they were erased."""
+        row = self.run("SELECT secrets FROM bundles WHERE reference = ?", (reference,)).fetchone()
+        return BundleSecrets.load(self.unseal("bundles", reference, row[0])) if row else None
+
+    def pair(self, reference: bytes) -> PairSecrets | None:
+        """Return a one-time pair's secrets, unless they were used."""
+        row = self.run("SELECT secrets FROM pairs WHERE reference = ?", (reference,)).fetchone()
+        return PairSecrets.load(self.unseal("pairs", reference, row[0])) if row else None
+
+    def save_bundle(self, secrets: BundleSecrets, made_at: int) -> None:
+        """Keep a bundle's secrets; *made_at* in milliseconds since 1970."""
+        sealed = self.seal("bundles", secrets.reference, secrets.dump())
+        self.run("REPLACE INTO bundles VALUES (?, ?, ?)", (secrets.reference, made_at, sealed))
+
+    def save_pair(self, secrets: PairSecrets) -> None:
+        """Keep a one-time pair's secrets."""
+        sealed = self.seal("pairs", secrets.reference, secrets.dump())
+        self.run("REPLACE INTO pairs VALUES (?, ?)", (secrets.reference, sealed))
+
+    def erase_pair(self, reference: bytes) -> None:
+        """Forget a one-time pair that a session has used."""
+        self.run("DELETE FROM pairs WHERE reference = ?", (reference,))
+
+    def has_seen(self, sender: Username, message_id: MessageId) -> bool:
+        """Return whether this message has had its effect."""
+        return bool(self.run("SELECT 1 FROM seen WHERE sender = ? AND id = ?", (sender, message_id)).fetchone())
+
+    def mark_seen(self, sender: Username, message_id: MessageId, now_ms: int) -> None:
+        """From now on this message is a duplicate."""
+        self.run("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (sender, message_id, now_ms))
