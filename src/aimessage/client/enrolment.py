@@ -106,7 +106,7 @@ async def _restore(settings: Settings, name: Username, token: Token, server: str
     try:
         live = await log_in(here, _ignore)
         try:
-            await fetch_state(here, live.link)
+            await fetch_state(here, live.link, live.proved.epoch)
         finally:
             live.link.close()
     except BaseException:

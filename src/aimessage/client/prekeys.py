@@ -13,7 +13,16 @@ from aimessage.wire.bundles import Bundle
 from aimessage.wire.frames import Done, Publish, StockPairs
 from aimessage.wire.limits import PAIRS_PER_STOCK
 
-__all__ = ["PAIRS_LOW", "is_stale", "mark_published", "new_bundle", "publish_prekeys", "renew_bundle", "stock_pairs"]
+__all__ = [
+    "PAIRS_LOW",
+    "is_stale",
+    "mark_published",
+    "new_bundle",
+    "next_epoch",
+    "publish_prekeys",
+    "renew_bundle",
+    "stock_pairs",
+]
 
 PAIRS_LOW = 20
 _ROTATION = timedelta(days=7)
@@ -26,7 +35,7 @@ def new_bundle(here: Here, *, known_epoch: int = 0) -> Bundle:
     """Make a bundle, its secrets saved; it counts only once the relay has it. Old secrets are erased after 35 days."""
     now = here.clock.now()
     with here.vault.transaction() as vault:
-        epoch = 1 + max(vault.counter("epoch"), known_epoch, int(now.timestamp()) // 60)
+        epoch = next_epoch(here, vault, known_epoch)
         bundle, secrets = make_bundle(
             here.account, vault_id=vault.vault_id(), epoch=epoch, now=now, entropy=here.entropy
         )
@@ -36,6 +45,11 @@ def new_bundle(here: Here, *, known_epoch: int = 0) -> Bundle:
         cutoff = milliseconds(now - _OLD_SECRETS_LIVE)
         vault.run("DELETE FROM bundles WHERE made_at < (SELECT max(made_at) FROM bundles WHERE made_at < ?)", (cutoff,))
     return bundle
+
+
+def next_epoch(here: Here, vault: Transaction, known_epoch: int = 0) -> int:
+    """Return an epoch above every one that this identity has had, as far as this vault, *known_epoch* and time tell."""
+    return 1 + max(vault.counter("epoch"), known_epoch, here.now_ms // 60_000)
 
 
 async def publish_prekeys(here: Here, live: Live) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from aimessage.client.account import Here, Live
 from aimessage.client.link import Link
+from aimessage.client.prekeys import next_epoch
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.crypto.aead import StorageKey
 from aimessage.errors import DecryptionFailed, Denied, UsernameMalformed
@@ -57,8 +58,8 @@ async def store_state(here: Here, live: Live) -> None:
         vault.save_counter("state_stored", changes)
 
 
-async def fetch_state(here: Here, link: Link) -> bool:
-    """Bring back what the relay keeps for us; return whether it did.
+async def fetch_state(here: Here, link: Link, known_epoch: int) -> bool:
+    """Bring back what the relay keeps for us; return whether it did. *known_epoch* is that of our bundle there.
 
     Where there is nothing, or nothing that our token opens, strangers have to wait for a word (gate `contacts`), and
     every peer is met anew.
@@ -71,10 +72,12 @@ async def fetch_state(here: Here, link: Link) -> bool:
         state = None
     with here.vault.transaction() as vault:
         vault.save_counter("restored", 1)
+        vault.save_counter("epoch", max(vault.counter("epoch"), state.epoch if state else 0, known_epoch))
+        # Sessions that we start before we ever publish must be above those of the lost vault.
+        vault.save_counter("epoch", next_epoch(here, vault))
         vault.save_meta("gate", state.gate.encode() if state else b"contacts")
         if state is None:
             return False
-        vault.save_counter("epoch", max(vault.counter("epoch"), state.epoch))
         vault.save_counter("state_version", answer.version)
         for each in state.peers:
             _adopt(here, vault, each)

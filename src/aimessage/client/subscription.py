@@ -9,7 +9,7 @@ from aimessage.client.account import Here
 from aimessage.client.changes import Changes, Watch
 from aimessage.client.connection import Connected
 from aimessage.client.link import Link
-from aimessage.client.prekeys import PAIRS_LOW, is_stale, publish_prekeys, renew_bundle, stock_pairs
+from aimessage.client.prekeys import PAIRS_LOW, is_stale, next_epoch, publish_prekeys, renew_bundle, stock_pairs
 from aimessage.wire.frames import Ack, Acknowledge, CaughtUp, Deliver, PairsLow, RelayFrame, Subscribe, Subscribed
 from aimessage.wire.limits import PAIRS_PER_STOCK
 
@@ -127,6 +127,7 @@ def renew_vault(here: Here) -> None:
         vault.save_counter("generation", 0)
         vault.save_counter("published_at", 0)
         vault.save_counter("renewed_at", here.now_ms)
+        vault.save_counter("epoch", next_epoch(here, vault))  # sessions that we start now are above the copy's
         for name in vault.peer_names():
             peer = vault.peer(here.address(name))
             peer.conversation = peer.conversation.retire()

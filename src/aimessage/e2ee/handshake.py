@@ -10,7 +10,7 @@ from aimessage.crypto import dh, kdf, kem, labels
 from aimessage.crypto.random import Entropy
 from aimessage.e2ee.identity import Account, Identity, state_identity, verify_statement
 from aimessage.e2ee.prekeys import BundleSecrets, PairSecrets, bundle_reference, identity_of, pair_reference
-from aimessage.octets import Reader, lp16, u8, u32, u64
+from aimessage.octets import Reader, lp16, u8, u64
 from aimessage.types import Address, SecretBytes
 from aimessage.wire.bundles import SUITE, Bundle, OneTimePair
 
@@ -25,28 +25,26 @@ _SALT = bytes(32)
 class PrekeyPart:
     """What every message of a session carries until its initiator has heard an answer.
 
-    *epoch* and *ordinal* order the sessions that one initiator starts with one peer, so that a withheld old one
-    can drag nobody back.
+    *order* is the session's place among all that these two start: both sides follow the highest that they know, so
+    that no withheld old one drags anybody back, and no two starts at once leave them apart.
     """
 
     identity: Identity
     statement: bytes
-    epoch: int
-    ordinal: int
+    order: int
     ephemeral: bytes
     bundle_reference: bytes
     pair_reference: bytes | None
     ciphertext: bytes
 
     def encode(self) -> bytes:
-        """Return the part as it travels: 1 804 bytes."""
+        """Return the part as it travels: 1 800 bytes."""
         return b"".join(
             (
                 self.identity.signing_key,
                 self.identity.agreement_key,
                 self.statement,
-                u64(self.epoch),
-                u32(self.ordinal),
+                u64(self.order),
                 self.ephemeral,
                 self.bundle_reference,
                 self.pair_reference or _NO_PAIR,
@@ -58,12 +56,10 @@ class PrekeyPart:
     def read(cls, reader: Reader) -> Self:
         """Return the part at the reader's place; nothing is verified. Raises MalformedOctets."""
         identity = Identity(reader.take(dh.KEY_BYTES), reader.take(dh.KEY_BYTES))
-        statement, epoch, ordinal = reader.take(64), reader.integer(8), reader.integer(4)
+        statement, order = reader.take(64), reader.integer(8)
         ephemeral, bundle, pair = reader.take(32), reader.take(32), reader.take(32)
         ciphertext = reader.take(kem.ML_KEM_1024.ciphertext_bytes)
-        return cls(
-            identity, statement, epoch, ordinal, ephemeral, bundle, None if pair == _NO_PAIR else pair, ciphertext
-        )
+        return cls(identity, statement, order, ephemeral, bundle, None if pair == _NO_PAIR else pair, ciphertext)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +72,7 @@ class Agreement:
 
 
 def initiate(
-    account: Account, bundle: Bundle, pair: OneTimePair | None, *, epoch: int, ordinal: int, entropy: Entropy
+    account: Account, bundle: Bundle, pair: OneTimePair | None, *, order: int, entropy: Entropy
 ) -> tuple[Agreement, PrekeyPart]:
     """Return the agreement with the owner of a verified *bundle*, and the part that lets them agree too (§2)."""
     ephemeral = SecretBytes(entropy(dh.KEY_BYTES))
@@ -92,8 +88,7 @@ def initiate(
     part = PrekeyPart(
         identity=account.identity,
         statement=state_identity(account),
-        epoch=epoch,
-        ordinal=ordinal,
+        order=order,
         ephemeral=dh.public_key(ephemeral),
         bundle_reference=bundle_reference(bundle),
         pair_reference=pair_reference(pair) if pair else None,
@@ -140,5 +135,5 @@ def _associated_data(
     for address, identity in (initiator, responder):
         fields += [address.relay_id, lp16(address.username.encode()), identity.signing_key, identity.agreement_key]
     fields += [part.bundle_reference, part.pair_reference or _NO_PAIR, kdf.sha256(encapsulation_key)]
-    fields += [u64(part.epoch), u32(part.ordinal)]
+    fields += [u64(part.order)]
     return kdf.sha256(*fields)

@@ -114,6 +114,8 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(following, since_kem=following.since_kem + 1), plaintext
 
     def _advance(self, header: Header, now_ms: int, entropy: Entropy) -> tuple[Self, bytes]:
+        if (young := _young(self.skipped, now_ms)) is not self.skipped:
+            return msgspec.structs.replace(self, skipped=young)._advance(header, now_ms, entropy)
         for chain in self.skipped:
             if chain.dh == header.dh and header.number in chain.keys:
                 return self._take_skipped(chain, header.number), chain.keys[header.number][0]
@@ -194,6 +196,18 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True):
         rest = {at: entry for at, entry in chain.keys.items() if at != number}
         chains = (SkippedChain(chain.dh, rest) if each is chain else each for each in self.skipped)
         return msgspec.structs.replace(self, skipped=tuple(each for each in chains if each.keys))
+
+
+def _young(chains: tuple[SkippedChain, ...], now_ms: int) -> tuple[SkippedChain, ...]:
+    """Return *chains* without the keys that have expired; the same object if there are none."""
+    oldest = now_ms - SKIPPED_TTL_MS
+    if all(next(iter(chain.keys.values()))[1] >= oldest for chain in chains):  # a chain's first key is its oldest
+        return chains
+    young = (
+        SkippedChain(chain.dh, {at: entry for at, entry in chain.keys.items() if entry[1] >= oldest})
+        for chain in chains
+    )
+    return tuple(chain for chain in young if chain.keys)
 
 
 def _kept(

@@ -25,6 +25,9 @@ __all__ = ["MAX_SESSIONS", "Conversation", "Envelope", "Opened", "peek_identity"
 
 MAX_SESSIONS = 5
 _FROM_INITIATOR, _FROM_RESPONDER = 0, 1
+_EPOCH_SHIFT = 20  # a million sessions between two epochs
+_HIGHEST_ORDER = 1 << 62
+_ATTEMPTS = range(1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Envelope:
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
-    """One end-to-end session. *prekey* is sent along until the peer has answered; *confirmed* once it has."""
+    """One end-to-end session. *prekey* is sent along until the peer has answered."""
 
     session_id: bytes
     initiated: bool
@@ -47,7 +50,6 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
     agreement_key: bytes
     ratchet: Ratchet
     prekey: bytes = b""
-    confirmed: bool = False
     receive_only: bool = False
 
     @property
@@ -64,14 +66,15 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
 class Conversation(msgspec.Struct, frozen=True, array_like=True):
     """All sessions with one peer, the sending one first.
 
-    *heard* is the highest (epoch, ordinal) of a session that the peer started; *started* counts ours.
+    *lead* is the highest order of a session that either side started, as far as we know, and *lead_id* that session's
+    id: of equals the smaller id is the higher. Both sides know the same order, so both end in the same session.
     """
 
     relay_id: bytes
     username: str
     sessions: tuple[Session, ...] = ()
-    heard: tuple[int, int] = (0, 0)
-    started: int = 0
+    lead: int = 0
+    lead_id: bytes = b""
 
     @classmethod
     def empty(cls, peer: Address) -> Self:
@@ -116,7 +119,9 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
 
         *bundle* and *pair* have been verified; *epoch* is our own bundle's.
         """
-        agreement, part = initiate(account, bundle, pair, epoch=epoch, ordinal=self.started + 1, entropy=entropy)
+        # Above all that we know; and, whatever a lost vault has forgotten, above all that older prekeys began.
+        order = max(self.lead + 1, (epoch + bundle.epoch) << _EPOCH_SHIFT)
+        agreement, part = initiate(account, bundle, pair, order=order, entropy=entropy)
         session = Session(
             session_id=entropy(SESSION_ID_BYTES),
             initiated=True,
@@ -129,9 +134,8 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
             prekey=part.encode(),
         )
         retired = self.retire()
-        return msgspec.structs.replace(
-            retired, sessions=(session, *retired.sessions)[:MAX_SESSIONS], started=self.started + 1
-        )
+        sessions = (session, *retired.sessions)[:MAX_SESSIONS]
+        return msgspec.structs.replace(retired, sessions=sessions, lead=order, lead_id=session.session_id)
 
     def seal(self, message_id: MessageId, attempt: int, body: bytes, *, entropy: Entropy) -> tuple[Self, bytes]:
         """Return the next conversation and the sealed *body*. The caller's duty: `can_send`; save, then send."""
@@ -147,25 +151,32 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
     ) -> "Opened":
         """Return the next conversation and the body. Whether to believe `Opened.identity` is the caller's question.
 
+        The caller keeps the ids of what was opened for as long as it keeps prekey secrets: a first message that was
+        sealed without a one-time pair would open again once its session has been dropped.
+
         Raises DecryptionFailed: whatever the cause; *self* is still the truth.
         """
+        if envelope.sender != self.username or envelope.attempt not in _ATTEMPTS:
+            raise DecryptionFailed("the envelope is not of this conversation")
         header, part, ciphertext = Header.split(envelope.sealed)
         known = next((each for each in self.sessions if each.session_id == header.session_id), None)
         used_pair = None
         if known is None:
             if part is None:
                 raise DecryptionFailed("the message belongs to no session that we have")
+            if part.order >= _HIGHEST_ORDER:
+                raise DecryptionFailed("the session's order is out of range")
             session, used_pair = _answer(account, self.peer, header, part, prekeys, milliseconds(now))
         else:
             session = known
         bound = session.bound(ours=False, message_id=envelope.message_id, attempt=envelope.attempt)
         ratchet, body = session.ratchet.open(header, ciphertext, bound, now_ms=milliseconds(now), entropy=entropy)
-        opened = msgspec.structs.replace(session, ratchet=ratchet, confirmed=True, prekey=b"")
+        opened = msgspec.structs.replace(session, ratchet=ratchet, prekey=b"")
         if known is not None:
             following = self._with(known, opened)
         else:
             assert part is not None  # noqa: S101 - the branch above has raised without it
-            following = self._welcome(opened, (part.epoch, part.ordinal))
+            following = self._welcome(opened, part.order)
         return Opened(following, body, session.identity, used_pair)
 
     def retire(self) -> Self:
@@ -175,17 +186,14 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
     def _with(self, old: Session, new: Session) -> Self:
         return msgspec.structs.replace(self, sessions=tuple(new if each is old else each for each in self.sessions))
 
-    def _welcome(self, session: Session, freshness: tuple[int, int]) -> Self:
+    def _welcome(self, session: Session, order: int) -> Self:
         """Place a session that the peer started and that has just opened its first message."""
-        sending = self._sending
-        if freshness <= self.heard:  # withheld and overtaken by a later one: it may speak, but not lead
+        if order < self.lead or (order == self.lead and session.session_id > self.lead_id):
+            # Withheld and overtaken, or started at the same time as a higher one: it may speak, but not lead.
             sessions = (*self.sessions[: MAX_SESSIONS - 1], _receive_only(session))
-        elif sending and sending.initiated and not sending.confirmed and sending.session_id < session.session_id:
-            # Both started at once, and neither had heard the other: the smaller id wins on both sides.
-            sessions = (*self.sessions[: MAX_SESSIONS - 1], _receive_only(session))
-        else:
-            sessions = (session, *map(_receive_only, self.sessions))[:MAX_SESSIONS]
-        return msgspec.structs.replace(self, sessions=sessions, heard=max(self.heard, freshness))
+            return msgspec.structs.replace(self, sessions=sessions)
+        sessions = (session, *map(_receive_only, self.sessions))[:MAX_SESSIONS]
+        return msgspec.structs.replace(self, sessions=sessions, lead=order, lead_id=session.session_id)
 
 
 @dataclass(frozen=True, slots=True)
