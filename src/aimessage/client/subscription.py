@@ -127,9 +127,10 @@ def renew_vault(here: Here) -> None:
         vault.save_counter("generation", 0)
         vault.save_counter("published_at", 0)
         vault.save_counter("renewed_at", here.now_ms)
+        vault.save_counter("restored", 1)  # what came in the hours that this vault lacks is no gap of the relay's
         vault.save_counter("epoch", next_epoch(here, vault))  # sessions that we start now are above the copy's
         for name in vault.peer_names():
             peer = vault.peer(here.address(name))
             peer.conversation = peer.conversation.retire()
-            peer.sent_sequence = 0
+            peer.sent_sequence, peer.heard_next = 0, 0
             vault.save_peer(peer)
