@@ -21,9 +21,9 @@ __all__ = [
     "claim",
     "forget_held",
     "give_back",
-    "handled_among",
     "mark_shown",
     "received_between",
+    "settled_among",
     "stop_awaiting",
 ]
 
@@ -122,11 +122,14 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
     return Username(sender)
 
 
-def handled_among(here: Here, held: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """Return which of these messages, (sender, id), whose relay copies still live, a consumer has dealt with."""
-    asked = "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND state IN ('shown', 'handled')"
+def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
+    """Return which of these messages, (sender, id), nobody needs the relay's copy of any more."""
+    needed = (
+        "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND (state = 'asked' OR "
+        "(held = 1 AND state NOT IN ('shown', 'handled')))"
+    )
     with here.vault.transaction() as vault:
-        return [key for key in held if vault.run(asked, key).fetchone()]
+        return {key for key in keys if not vault.run(needed, key).fetchone()}
 
 
 def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:

@@ -57,8 +57,7 @@ class _Intake:
             )
             body = decode_body(opened.body)
         except (DecryptionFailed, MalformedOctets):
-            self._keep_unopened(peer, envelope, delivery.mail_class)
-            return True
+            return self._keep_unopened(peer, envelope, delivery.mail_class)
         if is_pinned(peer, opened.identity):
             return self._effect(peer, envelope, opened, body)
         # Quarantined as it came, and never shown: nothing of this conversation may follow from a changed key.
@@ -141,25 +140,32 @@ class _Intake:
         )
         self._vault.run("DELETE FROM retries WHERE peer = ? AND id = ?", key)
 
-    def _keep_unopened(self, peer: Peer, envelope: Envelope, mail_class: int) -> None:
+    def _keep_unopened(self, peer: Peer, envelope: Envelope, mail_class: int) -> bool:
+        """Keep what does not open; until it has come again, the relay's copy stays: this vault may be lost too."""
         if mail_class == MailClass.CONTROL:
-            return  # never asked for again
+            return True  # never asked for again
         key = (envelope.sender, envelope.message_id)
-        known = self._vault.run("SELECT row FROM inbox WHERE sender = ? AND id = ?", key).fetchone()
-        if known:  # asked for once, and again it does not open: now it is told
-            self._vault.run("UPDATE inbox SET due = 0 WHERE row = ? AND state = 'asked'", known)
-            return
-        (count,) = self._vault.run(
-            "SELECT count(*) FROM inbox WHERE sender = ? AND kind = 'undecryptable'", (envelope.sender,)
-        ).fetchone()
-        if count >= _UNOPENED:
-            self._vault.bump("undecryptable_dropped")
-            return
+        known = self._vault.run("SELECT row, attempt, state FROM inbox WHERE sender = ? AND id = ?", key).fetchone()
+        if known:
+            row, attempt, state = known
+            if envelope.attempt > attempt:  # asked for once, and again it does not open: now it is told
+                self._vault.run("UPDATE inbox SET due = 0, attempt = ? WHERE row = ?", (envelope.attempt, row))
+            return bool(state != "asked" or envelope.attempt > attempt)
         arrival = self._arrival(envelope, Content(None, envelope.sealed))
         arrival.kind = "undecryptable"
+        if self._is_flooded(peer.name):
+            self._vault.bump("undecryptable_dropped")
+            return True
         if peer.contact == "accepted" and control.owe_retry(self._vault, *key, self._now_ms):
             arrival.state, arrival.due = "asked", self._now_ms + shelf.ASKED_MS
         shelf.put(self._vault, arrival)
+        return arrival.state != "asked"
+
+    def _is_flooded(self, sender: Username) -> bool:
+        (count,) = self._vault.run(
+            "SELECT count(*) FROM inbox WHERE sender = ? AND kind = 'undecryptable'", (sender,)
+        ).fetchone()
+        return int(count) >= _UNOPENED
 
     def _quarantine(self, envelope: Envelope) -> None:
         key = (envelope.sender, envelope.message_id)

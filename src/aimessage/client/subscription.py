@@ -21,13 +21,13 @@ _UPKEEP_SECONDS = 5.0
 
 
 class Subscription:
-    """Built for one link; *held* are the deliveries whose relay copies live until a consumer has dealt with them."""
+    """Built for one link; *held* are deliveries whose relay copies are still needed, by position."""
 
     def __init__(self, here: Here, connected: Connected, changes: Changes) -> None:
         self._here = here
         self._connected = connected
         self._changes = changes
-        self._held: dict[tuple[str, bytes], Deliver] = {}
+        self._held: dict[int, Deliver] = {}
         self._pairs_left = PAIRS_PER_STOCK
         self.is_published = False
 
@@ -66,7 +66,7 @@ class Subscription:
     def _settle(self, deliveries: Sequence[Deliver], done: Sequence[bool]) -> None:
         for delivery, may_go in zip(deliveries, done, strict=True):
             if not may_go:
-                self._held[delivery.sender, delivery.message_id] = delivery
+                self._held[delivery.position] = delivery
         self._acknowledge([each for each, may_go in zip(deliveries, done, strict=True) if may_go])
 
     def _acknowledge(self, deliveries: Sequence[Deliver]) -> None:
@@ -87,10 +87,11 @@ class Subscription:
 
     async def _pay(self, *, everything: bool) -> None:
         here, link = self._here, self._connected.link
-        handled = consumers.handled_among(here, self._held) if self._held else []
-        if handled:
-            self._acknowledge([self._held.pop(key) for key in handled])
-            consumers.forget_held(here, handled)
+        if self._held:
+            settled = consumers.settled_among(here, {(each.sender, each.message_id) for each in self._held.values()})
+            over = [each for each in self._held.values() if (each.sender, each.message_id) in settled]
+            self._acknowledge([self._held.pop(each.position) for each in over])
+            consumers.forget_held(here, settled)
         if everything or control.is_owed(here):
             await control.flush(here, link)
         if self.is_published:

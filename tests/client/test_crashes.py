@@ -1,0 +1,102 @@
+"""The sender and the recipient are killed at every fault point of outbox and inbox: nothing is lost, nothing twice."""
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from aimessage.client import connect
+from support.crashing import KILLED
+from support.machines import QUIET, Machine
+from support.relay import running_relay
+
+TESTS = Path(__file__).parents[1]
+MOST_COMMITS = 60
+
+
+async def until_killed(machine: Machine, number: int, edge: str, *action: str) -> tuple[int, list[str]]:
+    """Run the action in a process that dies at one commit; return its exit code and its lines."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "support.crashing",
+        str(machine.settings.home),
+        machine.name,
+        str(machine.settings.server),
+        str(number),
+        edge,
+        *action,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+    )
+    out, _ = await process.communicate()
+    assert process.returncode in (0, KILLED)
+    return process.returncode or 0, out.decode().splitlines()
+
+
+@pytest.mark.parametrize("edge", ["before", "after"])
+async def test_a_sender_killed_at_any_commit_loses_nothing_and_keeps_its_id(tmp_path: Path, edge: str) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        killed, number = 0, 0
+        while True:
+            text = f"pay {number} once"
+            code, _ = await until_killed(alice, number, edge, "send", text)
+            ids = set()
+            async with connect(alice.settings) as me:
+                for _ in range(2):
+                    ids.add((await me.send("bobby", text, idempotency_key=text)).id)
+            assert len(ids) == 1
+            number += 1
+            if code == 0:
+                break
+            killed += 1
+            assert number < MOST_COMMITS
+        assert killed >= 3  # saved, sealed, accepted
+        async with connect(bobby.settings) as you:
+            messages = await you.wait(limit=1000, timeout=30)
+        assert [message.text for message in messages] == [f"pay {at} once" for at in range(number)]
+        assert {message.flags for message in messages} == {()}
+
+
+@pytest.mark.parametrize("edge", ["before", "after"])
+async def test_a_recipient_killed_at_any_commit_applies_each_message_once(tmp_path: Path, edge: str) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        shown: Counter[str] = Counter()
+        killed, number = 0, 0
+        async with connect(alice.settings) as me:
+            while True:
+                texts = [f"{number}-{part}" for part in "ab"]
+                for text in texts:
+                    await me.send("bobby", text)
+                code, lines = await until_killed(bobby, number, edge, "receive", "")
+                shown.update(lines)
+                async with connect(bobby.settings) as you:
+                    for message in await you.wait(timeout=0 if code == 0 else 2):
+                        assert message.redelivered or message.text not in shown
+                        shown[str(message.text)] += 1
+                    again = await you.wait(timeout=0)
+                assert again == []
+                assert all(shown[text] >= 1 for text in texts)
+                number += 1
+                if code == 0:
+                    break
+                killed += 1
+                assert number < MOST_COMMITS
+            assert killed >= 4  # subscribed, taken in, claimed, shown
+            here = bobby.here()
+            with here.vault.transaction() as vault:
+                rows = vault.run("SELECT id, count(*) FROM inbox GROUP BY id HAVING count(*) > 1").fetchall()
+                states = {state for (state,) in vault.run("SELECT DISTINCT state FROM inbox")}
+            here.close()
+            assert rows == [] and states <= {"shown", "handled"}
+            assert await me.refresh()
+            assert {entry.sent.state for entry in me.history(limit=1000) if entry.sent} <= {
+                "delivered",
+                "read",
+                "handled",
+            }

@@ -1,0 +1,82 @@
+"""A process that dies at a chosen commit of its vault: `python -m support.crashing HOME AGENT URL N EDGE ACTION TEXT`.
+
+Everything that leaves or is acknowledged does so between two commits, so the edges of the commits are all the fault
+points that there are: killed before the commit that follows an answer, a process has seen that answer and kept nothing.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aimessage.client import Settings
+from aimessage.client.account import Here, open_here
+from aimessage.client.agent import Agent
+from aimessage.client.profile import load_profile
+from aimessage.client.vault import Transaction, Vault
+
+KILLED = 9
+
+
+class DyingVault(Vault):
+    """A vault whose process ends at its *number*-th writing transaction: before it is committed, or just after."""
+
+    def end_at(self, number: int, edge: str) -> None:
+        """Choose the moment."""
+        self._left, self._edge = number, edge
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """As `Vault.transaction`, until the moment."""
+        with super().transaction() as transaction:
+            before = self._database.total_changes
+            yield transaction
+            writes = self._database.total_changes != before
+            self._left -= writes
+            if writes and self._left < 0 and self._edge == "before":
+                os._exit(KILLED)
+        if writes and self._left < 0:
+            os._exit(KILLED)
+
+
+def dying(settings: Settings, number: int, edge: str) -> Here:
+    """Return the agent on a vault that kills this process."""
+    profile = load_profile(settings)
+    here = open_here(profile, None)
+    here.vault.close()
+    vault = DyingVault(profile.vault_path, here.account.vault_key)
+    vault.end_at(number, edge)
+    return Here(here.profile, here.account, vault, here.clock, here.entropy, here.living)
+
+
+def say(line: str) -> None:
+    """Print one line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def act(agent: Agent, action: str, text: str) -> None:
+    """Send *text*, or print what is received."""
+    if action == "send":
+        sent = await agent.send("bobby", text, idempotency_key=text)
+        say(sent.id)
+        return
+    for message in await agent.wait(timeout=10, keep=True):
+        say(str(message.text))
+        agent.shown([message])
+        await message.ack()
+    await agent.flush()
+
+
+async def main() -> None:
+    """Run to the end, or to the moment."""
+    home, name, url, number, edge, action, text = sys.argv[1:]
+    settings = Settings(home=Path(home), agent=name, server=url)
+    async with Agent(dying(settings, int(number), edge)) as agent:
+        await act(agent, action, text)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
