@@ -12,7 +12,7 @@ from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.e2ee.identity import Account, open_account, prove
 from aimessage.errors import RelayChanged
-from aimessage.types import Address, SecretBytes, Username
+from aimessage.types import Address, SecretBytes, Username, VaultId
 from aimessage.wire.frames import Prove, Proved, RelayFrame
 
 __all__ = ["Here", "Live", "log_in", "open_here"]
@@ -65,6 +65,16 @@ class Live:
     relay_ms: int
 
 
+def own_vault_id(here: Here) -> VaultId:
+    """Return our vault's id, made when it is first asked for."""
+    with here.vault.reading() as vault:
+        known = vault.meta("vault_id")
+    if known is not None:
+        return VaultId(known)
+    with here.vault.transaction() as vault:
+        return vault.vault_id()
+
+
 async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
     """Return a link that has proved our identity to the relay that was pinned at registration.
 
@@ -74,8 +84,7 @@ async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
     try:
         if welcome.relay_id != here.profile.relay_id:
             raise RelayChanged("the relay at this address is not the one that this identity was registered at")
-        with here.vault.transaction() as vault:
-            vault_id = vault.vault_id()
+        vault_id = own_vault_id(here)
         host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
         signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
         proof = Prove(here.profile.username, host, client_nonce, vault_id, signature)

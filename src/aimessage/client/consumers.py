@@ -45,6 +45,8 @@ class Filter:
 
 def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
     """Take up to *limit* rows that nobody has, oldest first; they are ours until we show or give them back."""
+    if not _is_worth_a_look(here):
+        return []
     with here.vault.transaction() as vault:
         shelf.release_due(here, vault, here.now_ms)
         _reclaim(here, vault)
@@ -59,6 +61,13 @@ def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
             vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, row))
     last = len(taken) - 1
     return [(row, message.with_more(at < last or len(fitting) > limit)) for at, (row, message) in enumerate(taken)]
+
+
+def _is_worth_a_look(here: Here) -> bool:
+    """Return whether any row may have to change hands; most waking is for something else, and need not lock."""
+    with here.vault.reading() as vault:
+        states = "'new', 'claimed', 'answer', 'held', 'asked'"
+        return vault.run(f"SELECT 1 FROM inbox WHERE state IN ({states}) LIMIT 1").fetchone() is not None  # noqa: S608 - constants
 
 
 def _reclaim(here: Here, vault: Transaction) -> None:
@@ -128,7 +137,7 @@ def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[st
         "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND (state = 'asked' OR "
         "(held = 1 AND state NOT IN ('shown', 'handled')))"
     )
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         return {key for key in keys if not vault.run(needed, key).fetchone()}
 
 
@@ -141,7 +150,7 @@ def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:
 
 def answer_to(here: Here, message_id: MessageId) -> tuple[int, Message] | None:
     """Return the answer that came to a message of ours, if it came."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         found = vault.run("SELECT answer FROM awaits WHERE id = ?", (message_id,)).fetchone()
         if found is None or found[0] is None:
             return None
@@ -158,10 +167,14 @@ def stop_awaiting(here: Here, message_id: MessageId) -> None:
 def received_between(
     here: Here, vault: Transaction, peer: str | None, before_ms: int, limit: int
 ) -> list[tuple[int, Message]]:
-    """Return up to *limit* messages received before *before_ms*, the newest first, each with that time."""
-    rows = vault.run(
-        f"SELECT {_COLUMNS} FROM inbox WHERE received_at < ?1 AND (?2 IS NULL OR sender = ?2) "  # noqa: S608 - constants
-        "AND state NOT IN ('held', 'asked', 'quarantined') ORDER BY row DESC LIMIT ?3",
+    """Return the last *limit* messages before *before_ms*, or a few more, the newest last, each with its time."""
+    fitting = (
+        "FROM inbox WHERE received_at < ?1 AND (?2 IS NULL OR sender = ?2) "
+        "AND state NOT IN ('held', 'asked', 'quarantined')"
+    )
+    rows = vault.run(  # a page never ends between two of the same moment: its first one's time is the next one's cursor
+        f"SELECT {_COLUMNS} {fitting} AND received_at >= coalesce((SELECT received_at {fitting} "
+        "ORDER BY received_at DESC LIMIT 1 OFFSET ?3 - 1), 0) ORDER BY received_at, row",
         (before_ms, peer, limit),
     ).fetchall()
     return [(row[4], _opened(here, vault, row)[1]) for row in rows]

@@ -62,7 +62,7 @@ def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, mess
 
 def is_owed(here: Here) -> bool:
     """Return whether anything is to be sent that no living command is sending."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         row = vault.run(
             "SELECT EXISTS (SELECT 1 FROM receipts), EXISTS (SELECT 1 FROM retries WHERE asked = 0), EXISTS (SELECT 1 "
             "FROM outbox LEFT JOIN sent USING (id) WHERE sent.owner IS NULL)"
@@ -88,7 +88,7 @@ async def flush(here: Here, link: Link) -> None:
 
 
 def _creditors(here: Here, owed: str) -> list[Username]:
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         rows = vault.run(f"SELECT DISTINCT peer FROM {owed}").fetchall()  # noqa: S608 - constants
     return [Username(name) for (name,) in rows]
 

@@ -50,7 +50,7 @@ async def work_off(here: Here, link: Link, recipient: Username) -> None:
 
 
 async def _ensure_session(here: Here, link: Link, recipient: Username) -> None:
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         if vault.peer(here.address(recipient)).conversation.can_send:
             return
 

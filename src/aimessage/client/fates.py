@@ -133,7 +133,7 @@ def _forget(vault: Transaction, now_ms: int, relay_ms: int) -> None:
 
 def fate_of(here: Here, message_id: MessageId) -> str:
     """Return a message's fate. Raises what the message ended with: a refusal, TimedOut, DecryptionFailed."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         row = vault.run("SELECT fate, code FROM sent WHERE id = ?", (message_id,)).fetchone()
     if row is None:
         raise MessageUnknown(f"no message {message_id_text(message_id)} was sent from here")
@@ -158,7 +158,7 @@ def _refusal(code: str) -> AimessageError:
 
 def status(here: Here, message_id: MessageId) -> Fate:
     """Return what is known of one message of ours. Raises MessageUnknown."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         row = vault.run(f"SELECT {_COLUMNS} FROM sent WHERE id = ?", (message_id,)).fetchone()  # noqa: S608 - constants
         if row is None:
             raise MessageUnknown(f"no message {message_id_text(message_id)} was sent from here")
@@ -166,10 +166,11 @@ def status(here: Here, message_id: MessageId) -> Fate:
 
 
 def sent_between(vault: Transaction, peer: str | None, before_ms: int, limit: int) -> list[tuple[int, Fate]]:
-    """Return up to *limit* of our messages saved before *before_ms*, the newest first, each with that time."""
+    """Return our last *limit* messages before *before_ms*, or a few more, the newest last, each with its time."""
     rows = vault.run(
-        f"SELECT {_COLUMNS} FROM sent WHERE saved_at < ?1 AND (?2 IS NULL OR peer = ?2) "  # noqa: S608 - constants
-        "ORDER BY saved_at DESC LIMIT ?3",
+        f"SELECT {_COLUMNS} FROM sent WHERE saved_at < ?1 AND (?2 IS NULL OR peer = ?2) AND saved_at >= "  # noqa: S608 - constants
+        "coalesce((SELECT saved_at FROM sent WHERE saved_at < ?1 AND (?2 IS NULL OR peer = ?2) "
+        "ORDER BY saved_at DESC LIMIT 1 OFFSET ?3 - 1), 0) ORDER BY saved_at",
         (before_ms, peer, limit),
     ).fetchall()
     return [(row[7], _fate(vault, row)) for row in rows]

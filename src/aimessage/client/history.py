@@ -23,13 +23,20 @@ class Entry:
 
 
 def history(here: Here, *, peer: str | None, limit: int, before: str | None) -> list[Entry]:
-    """Return up to *limit* entries, the newest last. Raises BadValue: *before* is not a cursor of ours."""
+    """Return *limit* entries, the newest last, or a few more where several share a moment.
+
+    Raises BadValue: *before* is not a cursor of ours.
+    """
     if before is not None and not before.isdecimal():
         raise BadValue("this is not a cursor", hint="use the cursor of an earlier history entry")
     at = int(before) if before else _END
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         ours = fates.sent_between(vault, peer, at, limit)
         theirs = consumers.received_between(here, vault, peer, at, limit)
     entries = [(time, Entry(str(time), sent=fate)) for time, fate in ours]
     entries += [(time, Entry(str(time), received=message)) for time, message in theirs]
-    return [entry for _, entry in sorted(entries, key=lambda pair: pair[0])[-limit:]]
+    entries.sort(key=lambda pair: pair[0])  # stable: of one moment, each side's order stays
+    if len(entries) > limit:
+        first = entries[-limit][0]  # a page never ends between two of the same moment
+        entries = [pair for pair in entries if pair[0] >= first]
+    return [entry for _, entry in entries]

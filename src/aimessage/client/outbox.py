@@ -108,7 +108,7 @@ def _enqueue(
 
 def waiting_peers(here: Here) -> list[Username]:
     """Return the peers to whom something waits to be sent, the longest waiting first."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         rows = vault.run("SELECT peer FROM outbox GROUP BY peer ORDER BY min(row)").fetchall()
     return [Username(name) for (name,) in rows]
 

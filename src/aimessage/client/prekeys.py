@@ -72,7 +72,7 @@ async def publish_prekeys(here: Here, live: Live) -> None:
 
 def is_stale(here: Here) -> bool:
     """Return whether a week has passed since the relay had our newest bundle; a clock set back counts as one."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         age = here.now_ms - vault.counter("published_at")
     return not 0 <= age <= _ROTATION / timedelta(milliseconds=1)
 

@@ -175,7 +175,7 @@ class Receiver:
             raise Superseded("another listen of this agent has taken over")
 
     def _wishes(self) -> int:
-        with self.here.vault.transaction() as vault:
+        with self.here.vault.reading() as vault:
             return vault.counter("listen_wish")
 
     def _set_settled(self) -> None:

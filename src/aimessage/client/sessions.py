@@ -23,7 +23,7 @@ async def begin_session(
 
     Raises PeerIdentityChanged; RecipientUnknown; DecryptionFailed: the bundle is not what it should be.
     """
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         least_epoch = vault.peer(here.address(recipient)).epoch
     answer = await link.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
     now = here.clock.now()

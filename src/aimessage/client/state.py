@@ -42,9 +42,10 @@ def has_changes(vault: Transaction) -> bool:
 
 async def store_state(here: Here, live: Live) -> None:
     """Give the relay what has changed, if anything has. Of too many peers, those that somebody judged come first."""
-    with here.vault.transaction() as vault:
+    with here.vault.reading() as vault:
         if not has_changes(vault):
             return
+    with here.vault.transaction() as vault:
         changes = vault.counter("state_changes")
         version = 1 + max(vault.counter("state_version"), live.proved.state_version)
         vault.save_counter("state_version", version)

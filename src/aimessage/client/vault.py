@@ -73,6 +73,16 @@ class Vault:
                     self._database.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def reading(self) -> Iterator["Transaction"]:
+        """One consistent view, beside whoever writes; nothing may be changed in it. Raises as `transaction`."""
+        with _named_failures():
+            self._database.execute("BEGIN")
+            try:
+                yield Transaction(self._database, self._storage, self._entropy)
+            finally:
+                self._database.execute("ROLLBACK")
+
     def version(self) -> int:
         """Return a number that changes with every commit of another process, or of another object, on this vault."""
         (number,) = self._database.execute("PRAGMA data_version").fetchone()
