@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aimessage.client import connect
+from aimessage.client import Entry, connect
 from aimessage.client.fates import expire
-from aimessage.errors import IdempotencyConflict, MailboxFull, MessageUnknown, RelayUnreachable, TimedOut
+from aimessage.errors import BadValue, IdempotencyConflict, MailboxFull, MessageUnknown, RelayUnreachable, TimedOut
 from support.machines import QUIET, Machine, eventually
 from support.relay import running_relay
 
@@ -188,3 +188,24 @@ async def test_a_full_mailbox_keeps_the_message_for_later(tmp_path: Path) -> Non
             await me.send("bobby", "four")
             assert me.status(caught.value.message_id).state == "accepted"
         assert [message.text for message in await bobby.heard(2)] == ["three", "four"]
+
+
+async def test_history_is_read_in_pages_that_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        await alice.send("bobby", *(f"to bobby {number}" for number in range(5)))
+        await bobby.send("alice", *(f"to alice {number}" for number in range(5)))
+        await alice.heard(5)
+        async with connect(alice.settings) as me:
+            whole = me.history()
+            assert len(whole) == 10
+            assert [entry.received.text for entry in whole if entry.received] == [f"to alice {at}" for at in range(5)]
+            pages: list[Entry] = []
+            before = None
+            while page := me.history(limit=3, before=before):
+                assert len(page) <= 3
+                pages = page + pages
+                before = page[0].cursor
+            assert pages == whole
+            with pytest.raises(BadValue):
+                me.history(before="yesterday")

@@ -22,7 +22,7 @@ __all__ = [
     "forget_held",
     "give_back",
     "mark_shown",
-    "received_between",
+    "received_before",
     "settled_among",
     "stop_awaiting",
 ]
@@ -164,20 +164,16 @@ def stop_awaiting(here: Here, message_id: MessageId) -> None:
         vault.run("DELETE FROM awaits WHERE id = ?", (message_id,))
 
 
-def received_between(
-    here: Here, vault: Transaction, peer: str | None, before_ms: int, limit: int
-) -> list[tuple[int, Message]]:
-    """Return the last *limit* messages before *before_ms*, or a few more, the newest last, each with its time."""
-    fitting = (
-        "FROM inbox WHERE received_at < ?1 AND (?2 IS NULL OR sender = ?2) "
-        "AND state NOT IN ('held', 'asked', 'quarantined')"
-    )
-    rows = vault.run(  # a page never ends between two of the same moment: its first one's time is the next one's cursor
-        f"SELECT {_COLUMNS} {fitting} AND received_at >= coalesce((SELECT received_at {fitting} "
-        "ORDER BY received_at DESC LIMIT 1 OFFSET ?3 - 1), 0) ORDER BY received_at, row",
-        (before_ms, peer, limit),
+def received_before(
+    here: Here, vault: Transaction, peer: str | None, before: tuple[int, int], limit: int
+) -> list[tuple[tuple[int, int], Message]]:
+    """Return the last *limit* messages before a place (ms since 1970, row), each with its own, whoever saw them."""
+    rows = vault.run(
+        f"SELECT {_COLUMNS} FROM inbox WHERE (received_at, row) < (?1, ?2) AND (?3 IS NULL OR sender = ?3) "  # noqa: S608 - constants
+        "AND state NOT IN ('held', 'asked', 'quarantined') ORDER BY received_at DESC, row DESC LIMIT ?4",
+        (*before, peer, limit),
     ).fetchall()
-    return [(row[4], _opened(here, vault, row)[1]) for row in rows]
+    return [((row[4], row[0]), _opened(here, vault, row)[1]) for row in rows]
 
 
 _Columns = tuple[int, str, bytes, str, int, bytes, str, int]

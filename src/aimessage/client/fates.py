@@ -25,7 +25,7 @@ __all__ = [
     "raise_for",
     "receipt_fate",
     "rise",
-    "sent_between",
+    "sent_before",
     "settle",
     "status",
 ]
@@ -165,15 +165,16 @@ def status(here: Here, message_id: MessageId) -> Fate:
         return _fate(vault, row)
 
 
-def sent_between(vault: Transaction, peer: str | None, before_ms: int, limit: int) -> list[tuple[int, Fate]]:
-    """Return our last *limit* messages before *before_ms*, or a few more, the newest last, each with its time."""
+def sent_before(
+    vault: Transaction, peer: str | None, before: tuple[int, bytes], limit: int
+) -> list[tuple[tuple[int, bytes], Fate]]:
+    """Return our last *limit* messages before a place (ms since 1970, id), each with its own."""
     rows = vault.run(
-        f"SELECT {_COLUMNS} FROM sent WHERE saved_at < ?1 AND (?2 IS NULL OR peer = ?2) AND saved_at >= "  # noqa: S608 - constants
-        "coalesce((SELECT saved_at FROM sent WHERE saved_at < ?1 AND (?2 IS NULL OR peer = ?2) "
-        "ORDER BY saved_at DESC LIMIT 1 OFFSET ?3 - 1), 0) ORDER BY saved_at",
-        (before_ms, peer, limit),
+        f"SELECT {_COLUMNS} FROM sent WHERE (saved_at, id) < (?1, ?2) AND (?3 IS NULL OR peer = ?3) "  # noqa: S608 - constants
+        "ORDER BY saved_at DESC, id DESC LIMIT ?4",
+        (*before, peer, limit),
     ).fetchall()
-    return [(row[7], _fate(vault, row)) for row in rows]
+    return [((row[7], row[0]), _fate(vault, row)) for row in rows]
 
 
 def _fate(vault: Transaction, row: tuple[object, ...]) -> Fate:

@@ -1,5 +1,6 @@
 """What was said, both ways, in the order of our own clock."""
 
+import re
 from dataclasses import dataclass
 
 from aimessage.client import consumers, fates
@@ -11,11 +12,14 @@ from aimessage.errors import BadValue
 __all__ = ["Entry", "history"]
 
 _END = 1 << 62
+_SENT = re.compile(r"([0-9]{1,18})s([0-9a-f]{32})")
+_RECEIVED = re.compile(r"([0-9]{1,18})r([0-9]{1,18})")
+_LAST_ID = b"\xff" * 17
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One message of ours, or one that came; *cursor* is where the page before this entry ends."""
+    """One message of ours, or one that came; a page before *cursor* ends just before this entry."""
 
     cursor: str
     sent: Fate | None = None
@@ -23,20 +27,23 @@ class Entry:
 
 
 def history(here: Here, *, peer: str | None, limit: int, before: str | None) -> list[Entry]:
-    """Return *limit* entries, the newest last, or a few more where several share a moment.
-
-    Raises BadValue: *before* is not a cursor of ours.
-    """
-    if before is not None and not before.isdecimal():
-        raise BadValue("this is not a cursor", hint="use the cursor of an earlier history entry")
-    at = int(before) if before else _END
+    """Return the last *limit* entries, the newest last. Raises BadValue: *before* is not a cursor of ours."""
+    ours_before, theirs_before = _places(before)
     with here.vault.reading() as vault:
-        ours = fates.sent_between(vault, peer, at, limit)
-        theirs = consumers.received_between(here, vault, peer, at, limit)
-    entries = [(time, Entry(str(time), sent=fate)) for time, fate in ours]
-    entries += [(time, Entry(str(time), received=message)) for time, message in theirs]
-    entries.sort(key=lambda pair: pair[0])  # stable: of one moment, each side's order stays
-    if len(entries) > limit:
-        first = entries[-limit][0]  # a page never ends between two of the same moment
-        entries = [pair for pair in entries if pair[0] >= first]
-    return [entry for _, entry in entries]
+        ours = fates.sent_before(vault, peer, ours_before, limit)
+        theirs = consumers.received_before(here, vault, peer, theirs_before, limit)
+    entries = [(at, 0, key, Entry(f"{at}s{key.hex()}", sent=fate)) for (at, key), fate in reversed(ours)]
+    entries += [(at, 1, b"", Entry(f"{at}r{row}", received=message)) for (at, row), message in reversed(theirs)]
+    entries.sort(key=lambda entry: entry[:3])  # stable: of one moment, what came keeps its order
+    return [entry for *_, entry in entries[-limit:]]
+
+
+def _places(before: str | None) -> tuple[tuple[int, bytes], tuple[int, int]]:
+    """Return where to go on among ours and theirs; of one moment, ours stand first."""
+    if before is None:
+        return (_END, b""), (_END, 0)
+    if found := _SENT.fullmatch(before):
+        return (int(found[1]), bytes.fromhex(found[2])), (int(found[1]), 0)
+    if found := _RECEIVED.fullmatch(before):
+        return (int(found[1]), _LAST_ID), (int(found[1]), int(found[2]))
+    raise BadValue("this is not a cursor", hint="use the cursor of an earlier entry of: aimessage history --json")
