@@ -142,10 +142,25 @@ async def test_a_full_mailbox_refuses_and_evicts_nothing(open_store: OpenStore) 
 async def test_a_mailbox_full_of_bytes_refuses(open_store: OpenStore) -> None:
     store = await open_store(bytes=100, sender_share=0)
 
-    answers = await store.mailboxes.append([post(1, size=60), post(2, size=60), post(3, size=40)])
+    answers = await store.mailboxes.append(
+        [post(1, size=60), post(2, size=60, sender=name(1)), post(3, size=40, sender=name(2))]
+    )
 
     assert [isinstance(answer, Refusal) for answer in answers] == [False, True, False]
     assert await store.mailboxes.depth(ALICE) == (2, 100)
+
+
+async def test_behind_a_message_that_did_not_fit_nothing_of_its_sender_overtakes_it(open_store: OpenStore) -> None:
+    store = await open_store(bytes=100, sender_share=0)
+
+    answers = await store.mailboxes.append(
+        [post(1, size=60), post(2, size=60), post(3, size=8), post(4, control=True), post(5, owner=BOB, sender=ALICE)]
+    )
+    later = await store.mailboxes.append([post(6, size=8)])
+
+    assert [isinstance(answer, Refusal) for answer in answers] == [False, True, True, False, False]
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(1), number(4), number(6)]
+    assert all(map(accepted, later))
 
 
 async def test_one_sender_fills_only_its_share(open_store: OpenStore) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.octets import u16, u64
 from aimessage.stores.ports import Quotas, Refusal, Subscription
-from aimessage.stores.rocksdb import RocksStore, keys, open_rocksdb_store
+from aimessage.stores.rocksdb import RocksStore, keys, open_rocksdb_store, verify_directory
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch
 from support.stores import ALICE, BOB, VAULT, ManualClock, accepted, account, contents, number, post
@@ -187,6 +188,41 @@ async def test_a_store_that_the_engine_cannot_open_is_damaged(tmp_path: Path) ->
 
     with pytest.raises(StoreDamaged, match="does not open"):
         await opened(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["*.log", "MANIFEST-*"])
+@pytest.mark.parametrize("record", [0, 1, -1])
+async def test_a_record_that_looks_like_a_leftover_of_an_older_file_is_damage(
+    tmp_path: Path, kind: str, record: int
+) -> None:
+    store = await opened(tmp_path / "live", Quotas(sender_share=0))
+    for value in range(1, 40):
+        accepted((await store.mailboxes.append([post(value, size=40_000)]))[0])
+    shutil.copytree(tmp_path / "live", tmp_path / "data", ignore=shutil.ignore_patterns("LOCK"))
+    await store.close()
+    [path] = (tmp_path / "data").glob(kind)
+    octets = bytearray(path.read_bytes())
+    octets[heads(bytes(octets))[record] + 6] ^= 4
+    path.write_bytes(octets)
+
+    with pytest.raises(StoreDamaged, match=f"the record at byte .* of {path.name}"):
+        await opened(tmp_path / "data")
+    with pytest.raises(StoreDamaged, match=f"the record at byte .* of {path.name}"):
+        verify_directory(tmp_path / "data")
+
+
+def heads(octets: bytes) -> list[int]:
+    """Return where the whole and first records of a log begin."""
+    at, found = 0, []
+    while at + 7 <= len(octets):
+        if (32 << 10) - at % (32 << 10) < 7:
+            at += (32 << 10) - at % (32 << 10)
+        elif octets[at + 6] == 0:
+            break
+        else:
+            found += [at] if octets[at + 6] in (1, 2) else []
+            at += 7 + int.from_bytes(octets[at + 4 : at + 6], "little")
+    return found
 
 
 async def test_reading_while_the_engine_is_closed_is_temporary(tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
     append PATH          append for ever, printing each acked number
     starve PATH          append while no file may grow, then lift the limit and append again; prints the outcomes
     open PATH            print "opened", or the code of the error
+    rate PATH            append for two seconds without and two seconds with the high-water mark, with 1, 16 and 256
+                         callers at once; prints the rates and their ratios
+
+`paranoid` behind PATH keeps a high-water mark.
 """  # fmt: skip
 
 import asyncio
 import resource
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
 from aimessage.clock import SystemClock
 from aimessage.errors import AimessageError
-from aimessage.stores.ports import Receipt
+from aimessage.stores.ports import Quotas, Receipt
 from aimessage.stores.rocksdb import RocksStore, open_rocksdb_store
 from support.stores import ALICE, contents, number, post
 
@@ -62,10 +67,39 @@ async def starve(store: RocksStore) -> None:
     say("whole" if counted and found >= {number(value) for value in [*range(1, last + 1), 999_999]} else len(found))
 
 
-async def main(verb: str, path: Path) -> None:
+async def appended(path: Path, callers: int, *, paranoid: bool) -> float:
+    """Return how many appends of 400 bytes a second *callers* at once bring to disk."""
+    quotas = Quotas(messages=0, bytes=0, sender_share=0)
+    store = await open_rocksdb_store(path, quotas=quotas, clock=SystemClock(), paranoid=paranoid)
+    numbers = count(1)
+    end = time.monotonic() + 2.0
+
+    async def append_on() -> None:
+        while time.monotonic() < end:
+            await store.mailboxes.append([post(next(numbers), size=400)])
+
+    start = time.monotonic()
+    await asyncio.gather(*(append_on() for _ in range(callers)))
+    rate = (next(numbers) - 1) / (time.monotonic() - start)
+    await store.close()
+    return rate
+
+
+async def measure(path: Path) -> None:
+    """Print what the high-water mark costs."""
+    for callers in (1, 16, 256):
+        plain = await appended(path / f"plain-{callers}", callers, paranoid=False)
+        marked = await appended(path / f"marked-{callers}", callers, paranoid=True)
+        say(f"{callers:4} callers: {plain:7.0f} appends/s, {marked:7.0f} with the mark, ratio {marked / plain:.2f}")
+
+
+async def main(verb: str, path: Path, *, paranoid: bool) -> None:
     """Open the store and do what *verb* names."""
+    if verb == "rate":
+        await measure(path)
+        return
     try:
-        store = await open_rocksdb_store(path, clock=SystemClock())
+        store = await open_rocksdb_store(path, clock=SystemClock(), paranoid=paranoid)
     except AimessageError as error:
         say(error.code)
         return
@@ -82,4 +116,4 @@ async def main(verb: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), paranoid="paranoid" in sys.argv[3:]))

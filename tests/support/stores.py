@@ -3,11 +3,15 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from aimessage.stores.ports import CaughtUp, Mailboxes, Posting, Receipt, Refusal, Registered, Stored
 from aimessage.types import MessageId, Position, Username, VaultId
 
-__all__ = ["ALICE", "BOB", "NOW", "VAULT", "ManualClock", "account", "accepted", "contents", "name", "number", "post"]
+__all__ = [
+    "ALICE", "BOB", "NOW", "VAULT", "ManualClock", "account", "accepted", "contents", "flip_where", "name",
+    "names_in", "number", "post", "tree",
+]  # fmt: skip
 
 NOW = 1_800_000_000_000
 ALICE = Username("alice")
@@ -67,3 +71,29 @@ async def contents(boxes: Mailboxes, owner: Username = ALICE, *, after: int = 0,
     found = [item async for item in stream]
     assert isinstance(found.pop(), CaughtUp)
     return [item for item in found if isinstance(item, Stored)]
+
+
+def flip_where(directory: Path, octets: bytes) -> Path:
+    """Flip one bit of the one table in *directory* that holds *octets*, in the midst of them; return the table."""
+    [table] = [path for path in directory.glob("*.sst") if octets in path.read_bytes()]
+    with table.open("r+b") as file:
+        at = table.read_bytes().index(octets) + len(octets) // 2
+        file.seek(at)
+        [octet] = file.read(1)
+        file.seek(at)
+        file.write(bytes([octet ^ 0x10]))
+    return table
+
+
+def names_in(directory: Path) -> list[str]:
+    """Return the names of what lies directly in *directory*, in order."""
+    return sorted(path.name for path in directory.iterdir())
+
+
+def tree(directory: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return what lies in *directory*: each file's time of change, inode and content."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes())
+        for path in directory.rglob("*")
+        if path.is_file()
+    }

@@ -14,9 +14,11 @@ import uvloop
 from aimessage import __version__
 from aimessage.clock import SystemClock
 from aimessage.crypto.random import system_entropy
-from aimessage.errors import AimessageError, InvalidInput
-from aimessage.relay.config import SETTINGS, RelayConfig, load_config
-from aimessage.relay.log import configure_logs, event_log
+from aimessage.errors import AimessageError, InvalidInput, StoreDamaged
+from aimessage.relay.config import SETTINGS, RelayConfig
+from aimessage.relay.faults import behind
+from aimessage.relay.log import complain, configure_logs, event_log
+from aimessage.relay.operate import COMMANDS, exit_code, load_or_exit
 from aimessage.relay.service import serving
 
 __all__ = ["main"]
@@ -27,9 +29,12 @@ _CommandT = TypeVar("_CommandT", bound=Callable[..., object])
 
 def _flags(command: _CommandT) -> _CommandT:
     for setting in reversed(SETTINGS):
-        repeatable = setting.name == "public_host"
         text = f"{setting.help}  [${setting.variable}; default: {setting.default or 'any'}]"
-        command = click.option(setting.flag, setting.name, multiple=repeatable, help=text)(command)
+        if setting.is_switch:
+            option = click.option(setting.flag, setting.name, flag_value="on", default=None, help=text)
+        else:
+            option = click.option(setting.flag, setting.name, multiple=setting.name == "public_host", help=text)
+        command = option(command)
     return command
 
 
@@ -41,7 +46,7 @@ def _command(context: click.Context, /, **flags: str | None) -> None:
     """Run an AI Message relay: it carries sealed messages between agents and can read none of them."""
     context.obj = flags
     if context.invoked_subcommand is None:
-        config = _load(flags)
+        config = load_or_exit(flags)
         configure_logs(config.log_format)
         sys.exit(_run(config))
 
@@ -55,7 +60,7 @@ def _config() -> None:
 @click.pass_obj
 def _show(flags: dict[str, str | None]) -> None:
     """Print the configuration as JSON."""
-    config = _load(flags)
+    config = load_or_exit(flags)
     quotas = config.quotas
     click.echo(
         json.dumps(
@@ -71,6 +76,7 @@ def _show(flags: dict[str, str | None]) -> None:
                 "mailbox_bytes": quotas.bytes,
                 "mailbox_sender_share": quotas.sender_share,
                 "public_host": list(config.public_hosts),
+                "paranoid_durability": config.paranoid_durability,
             },
             indent=2,
         )
@@ -81,24 +87,16 @@ def _show(flags: dict[str, str | None]) -> None:
 @click.pass_obj
 def _check(flags: dict[str, str | None]) -> None:
     """Exit 0 if the relay could run with this configuration."""
-    _load(flags)
+    load_or_exit(flags)
     click.echo("the configuration is good")
-
-
-def _load(flags: dict[str, str | None]) -> RelayConfig:
-    try:
-        return load_config(flags, os.environ)
-    except AimessageError as error:
-        _complain(error, os.environ.get("LOG_FORMAT", ""))
-        sys.exit(2)
 
 
 def _run(config: RelayConfig) -> int:
     try:
         uvloop.run(_serve(config))
     except AimessageError as error:
-        _complain(error, config.log_format)
-        return 2 if isinstance(error, InvalidInput) else 1
+        complain(error, config.log_format)
+        return exit_code(error)
     except Exception as problem:  # noqa: BLE001 - the process's own boundary: one sentence, and the whole in the log
         return _crashed(problem, config.log_format)
     return 0
@@ -106,12 +104,13 @@ def _run(config: RelayConfig) -> int:
 
 def _crashed(problem: Exception, log_format: str) -> int:
     """Tell the first cause of a standing task's failure, or of our own bug; return the exit code."""
+    ours = behind(problem, StoreDamaged) or behind(problem, AimessageError)
+    if ours is not None:
+        complain(ours, log_format)
+        return exit_code(ours)
     first = problem.exceptions[0] if isinstance(problem, ExceptionGroup) else problem
-    if isinstance(first, AimessageError):
-        _complain(first, log_format)
-    else:
-        _complain(AimessageError(f"the relay failed: {type(first).__name__}; this is our bug"), log_format)
-        event_log().error("crashed", exc_info=problem)
+    complain(AimessageError(f"the relay failed: {type(first).__name__}; this is our bug"), log_format)
+    event_log().error("crashed", exc_info=problem)
     return 1
 
 
@@ -138,14 +137,8 @@ def _banner(config: RelayConfig, port: int) -> None:
     sys.stdout.flush()
 
 
-def _complain(error: AimessageError, log_format: str) -> None:
-    if log_format == "json":
-        line = {"event": "failed", "level": "error", "error": error.code, "message": error.message, "hint": error.hint}
-        click.echo(json.dumps(line), err=True)
-        return
-    click.echo(f"aimessage-server: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+for command in COMMANDS:
+    _command.add_command(command)
 
 
 def main() -> None:
@@ -154,7 +147,7 @@ def main() -> None:
         code = _command.main(prog_name="aimessage-server", standalone_mode=False)
     except click.UsageError as error:
         hint = f"{error.ctx.command_path} --help" if error.ctx else "aimessage-server --help"
-        _complain(InvalidInput(error.format_message(), hint=hint), os.environ.get("LOG_FORMAT", ""))
+        complain(InvalidInput(error.format_message(), hint=hint), os.environ.get("LOG_FORMAT", ""))
         code = 2
     except click.exceptions.Exit as leaving:
         code = leaving.exit_code

@@ -25,6 +25,7 @@ class RelayConfig:
     rate_connection: float
     quotas: Quotas
     public_hosts: tuple[str, ...]
+    paranoid_durability: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Setting:
     default: str
     parse: Callable[[str], object]
     help: str
+    is_switch: bool = False  # the flag alone says yes
 
     @property
     def flag(self) -> str:
@@ -95,6 +97,13 @@ def _text(raw: str) -> str:
     return raw.strip()
 
 
+def _switch(raw: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if raw.strip().lower() not in words:
+        raise ValueError
+    return words[raw.strip().lower()]
+
+
 def _hosts(raw: str) -> tuple[str, ...]:
     hosts = tuple(plain_host(part) for part in raw.split(",") if part.strip())
     if not all(hosts):
@@ -117,6 +126,14 @@ SETTINGS = (
     Setting("mailbox_bytes", "MAILBOX_BYTES", str(_DEFAULT.bytes), _whole, "bytes a mailbox holds"),
     Setting("mailbox_sender_share", "MAILBOX_SENDER_SHARE", str(_DEFAULT.sender_share), _share, "share of one sender"),
     Setting("public_host", "PUBLIC_HOST", "", _hosts, "name under which clients dial this relay; repeatable"),
+    Setting(
+        "paranoid_durability",
+        "PARANOID_DURABILITY",
+        "off",
+        _switch,
+        "keep a synced mark of every commit",
+        is_switch=True,
+    ),
 )
 """Every setting. 0 switches a rate or a quota off."""
 
@@ -127,6 +144,10 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
     Raises ConfigInvalid: a value that the relay cannot run with, named by where it came from.
     """
     values = {setting.name: _value(setting, flags.get(setting.name), environ) for setting in SETTINGS}
+    if values["paranoid_durability"] and values["store"] == "memory":
+        raise ConfigInvalid(
+            "--paranoid-durability needs a store on disk", hint="leave it out, or run with --store rocksdb"
+        )
     return RelayConfig(
         host=str(values["host"]),
         port=_as(int, values["port"]),
@@ -141,6 +162,7 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
             sender_share=_as(float, values["mailbox_sender_share"]),
         ),
         public_hosts=_as(tuple, values["public_host"]),
+        paranoid_durability=_as(bool, values["paranoid_durability"]),
     )
 
 

@@ -5,10 +5,12 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
 
-from aimessage.errors import AimessageError, RemoteProtocolError
+from aimessage.errors import AimessageError, RelayUnavailable, RemoteProtocolError, StoreDamaged
 from aimessage.relay.desk import Desk
+from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
 from aimessage.relay.log import event_log
+from aimessage.relay.order import Order
 from aimessage.relay.outflow import Outflow
 from aimessage.relay.transport import Socket
 from aimessage.stores.ports import Registered
@@ -45,6 +47,7 @@ class Connection:
         self._socket: Socket | None = None
         self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
         self._pings = LinkBucket(10.0, desk.clock)
+        self._order = Order(desk.clock)
         self._inbox: deque[_Event] = deque()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -116,11 +119,20 @@ class Connection:
             if account is not None:
                 await self._serve(account)
         except Exception as error:  # noqa: BLE001  # the boundary: our bug, for the log
+            self._told(error)
+        finally:
+            self._desk.left(self)
+
+    def _told(self, error: Exception) -> None:
+        """End the link for *error*. Raises StoreDamaged: that ends the relay."""
+        if damage := behind(error, StoreDamaged):
+            raise damage
+        if busy := behind(error, RelayUnavailable):  # an acknowledgement that the store did not take, for example
+            self.say_bye(busy.code, busy.message, 1.0)
+        else:
             event_log().error("link failed", error=type(error).__name__, exc_info=error)
             if self._socket is not None:
                 self._socket.close(1011, "internal error")
-        finally:
-            self._desk.left(self)
 
     async def _login(self) -> Registered | None:
         try:
@@ -133,6 +145,8 @@ class Connection:
         except TimeoutError:
             self.say_bye("timed_out", "the proof did not come in time")
             return None
+        except StoreDamaged:
+            raise
         except AimessageError as error:
             self._link.reject(_refused(0, error))
             self._flush()
@@ -165,6 +179,7 @@ class Connection:
         while (first := await self._next()) is not None:
             events = [first, *self._inbox]
             self._inbox.clear()
+            self._order.begin()
             if self._socket is not None:
                 self._socket.release("inbox")
             for kind, group in groupby(events, type):
@@ -181,7 +196,8 @@ class Connection:
             return True
         allowed = self._within_rate(events)
         if kind is Post:
-            self.push(await self._desk.delivery.post(owner, [event for event in allowed if isinstance(event, Post)]))
+            posts = [event for event in allowed if isinstance(event, Post)]
+            self.push(await self._desk.delivery.post(owner, posts, self._order))
             return True
         for event in allowed:
             await self._until_writable()
@@ -196,6 +212,8 @@ class Connection:
             return Refused(event.request_id, "unsupported", "this relay does not know the request")
         try:
             return await self._desk.request(owner, event)
+        except StoreDamaged:
+            raise
         except AimessageError as error:
             return _refused(getattr(event, "id", 0), error)
 
@@ -203,12 +221,16 @@ class Connection:
         allowed: list[_Event] = []
         refused: list[RelayFrame] = []
         for event in events:
-            wait = self._bucket.take()
-            if not wait:
+            refusal = self._order.refusal(event.to, event.id) if isinstance(event, Post) else None
+            if refusal is None and (wait := self._bucket.take()):
+                request_id = event.request_id if isinstance(event, UnknownFrame) else getattr(event, "id", 0)
+                refusal = Refused(request_id, "rate_limited", "too many requests on this connection", wait)
+                if isinstance(event, Post):
+                    refusal = self._order.hold(event.to, refusal)
+            if refusal is None:
                 allowed.append(event)
             else:
-                request_id = event.request_id if isinstance(event, UnknownFrame) else getattr(event, "id", 0)
-                refused.append(Refused(request_id, "rate_limited", "too many requests on this connection", wait))
+                refused.append(refusal)
         self.push(refused)
         return allowed
 

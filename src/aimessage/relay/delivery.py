@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aimessage.clock import Clock, milliseconds
-from aimessage.errors import AimessageError, UsernameMalformed
+from aimessage.errors import AimessageError, StoreDamaged, UsernameMalformed
 from aimessage.relay.hub import Hub
 from aimessage.relay.limits import BOUNDS
+from aimessage.relay.order import Order
 from aimessage.stores.ports import Posting, Receipt, Refusal, Store
 from aimessage.types import MessageId, Username, parse_username
 from aimessage.wire.frames import Accepted, MailClass, Post, Refused, RelayFrame
@@ -38,13 +39,16 @@ class Delivery:
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
 
-    async def post(self, sender: Username, posts: Sequence[Post]) -> list[RelayFrame]:
-        """Store *posts* and return their answers, in order; what was accepted is on disk."""
+    async def post(self, sender: Username, posts: Sequence[Post], order: Order) -> list[RelayFrame]:
+        """Store *posts* and return their answers, in order; what was accepted is on disk.
+
+        *order* is the link's, and is told what has to come first from now on.
+        """
         answers: list[RelayFrame | None] = [await self._refusal(post) for post in posts]
         good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
         results = iter(await self._append([self._posting(sender, post) for post in good]) if good else ())
         return [
-            refused if refused is not None else _answer(post, next(results))
+            refused if refused is not None else _answer(post, next(results), order)
             for post, refused in zip(posts, answers, strict=True)
         ]
 
@@ -71,6 +75,8 @@ class Delivery:
         results: list[Receipt | Refusal]
         try:
             results = await self._store.mailboxes.append(postings)
+        except StoreDamaged:
+            raise
         except AimessageError as error:
             results = [Refusal("relay_unavailable", error.message, 5.0)] * len(postings)
         self._hub.wake(
@@ -138,7 +144,7 @@ def _well_formed(post: Post) -> bool:
     )
 
 
-def _answer(post: Post, result: Receipt | Refusal) -> RelayFrame:
+def _answer(post: Post, result: Receipt | Refusal, order: Order) -> RelayFrame:
     if isinstance(result, Refusal):
-        return Refused(post.id, result.code, result.message, result.retry_after)
+        return order.hold(post.to, Refused(post.id, result.code, result.message, result.retry_after))
     return Accepted(post.id, result.accepted_at, result.expires_at, result.duplicate)

@@ -35,6 +35,11 @@ class Bounds:
     append_batch: int = 1_024
     expiry_batch: int = 1_000
     expiry_seconds: float = 30.0
+    held_recipients: int = 4_096  # recipients of one link to whom nothing more goes, because a message was refused
+    held_seconds: float = 0.5  # and for how long at least: what the client sent before it heard of that
+    operator_links: int = 8
+    operator_request_bytes: int = 64 << 10
+    operator_answer_bytes: int = 1 << 20
 
 
 BOUNDS = Bounds()

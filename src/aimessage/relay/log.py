@@ -1,11 +1,15 @@
 """Structured logs, one event a line, on stderr; never user data, at any level. Success paths are quiet."""
 
+import json
 import logging
 import sys
 
+import click
 import structlog
 
-__all__ = ["configure_logs", "event_log"]
+from aimessage.errors import AimessageError
+
+__all__ = ["complain", "configure_logs", "event_log"]
 
 
 def configure_logs(log_format: str) -> None:
@@ -31,3 +35,14 @@ def event_log() -> structlog.typing.FilteringBoundLogger:
     """Return the relay's log."""
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return log
+
+
+def complain(error: AimessageError, log_format: str) -> None:
+    """Tell on stderr why the process ends: one sentence and its hint, or one JSON line."""
+    if log_format == "json":
+        line = {"event": "failed", "level": "error", "error": error.code, "message": error.message, "hint": error.hint}
+        click.echo(json.dumps(line), err=True)
+        return
+    click.echo(f"aimessage-server: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)

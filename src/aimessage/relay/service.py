@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from math import ceil
 
 from aimessage.clock import Clock, milliseconds
 from aimessage.crypto.random import Entropy
-from aimessage.errors import RelayUnavailable
+from aimessage.errors import RelayUnavailable, StoreDamaged, Temporary
+from aimessage.relay.admin import operator_door, store_requests
 from aimessage.relay.config import RelayConfig
 from aimessage.relay.connection import Connection
 from aimessage.relay.desk import Desk, Link
@@ -38,12 +39,16 @@ class Service:
         self._owned: set[asyncio.Task[None]] = set()
         self._at_the_door = 0
         self._draining = False
+        self._over = False
         self._empty = asyncio.Event()
         self.desk = Desk(config, store, clock, entropy, self)
         self.port = 0
 
     def own(self, work: Coroutine[None, None, None]) -> None:
         """Run *work* in the relay's task group, until it ends or the relay does."""
+        if self._over:
+            work.close()
+            return
         task = self._tasks.create_task(_bounded(work))
         self._owned.add(task)
         task.add_done_callback(self._owned.discard)
@@ -96,10 +101,16 @@ class Service:
         return Socket(Connection(self.desk), BOUNDS, ANNOUNCED_MESSAGE_BYTES)
 
     async def sweep(self) -> None:
-        """Delete expired mail, a bounded batch at a time."""
+        """Delete expired mail, a bounded batch at a time. Raises StoreDamaged, also if nobody else looks."""
         while True:
             now_ms = milliseconds(self._clock.now())
-            if await self._store.mailboxes.expire(now_ms, limit=BOUNDS.expiry_batch) < BOUNDS.expiry_batch:
+            count = 0
+            try:
+                await self._store.check_writable()
+                count = await self._store.mailboxes.expire(now_ms, limit=BOUNDS.expiry_batch)
+            except Temporary:  # a full disk: what is over stays a little longer
+                pass
+            if count < BOUNDS.expiry_batch:
                 await asyncio.sleep(BOUNDS.expiry_seconds)
 
     async def drain(self) -> None:
@@ -116,15 +127,18 @@ class Service:
                 event_log().warning("links left behind", count=len(self._links))
 
     def cancel_owned(self) -> None:
-        """End what the drain has left."""
+        """End what the drain has left, and begin nothing more."""
+        self._over = True
         for task in self._owned:
             task.cancel()
 
 
 async def _bounded(work: Coroutine[None, None, None]) -> None:
-    """The task boundary: one peer's trouble never ends the relay."""
+    """The task boundary: one peer's trouble never ends the relay, but damage does: it would be silent otherwise."""
     try:
         await work
+    except StoreDamaged:
+        raise
     except Exception as error:  # noqa: BLE001
         event_log().error("task failed", error=type(error).__name__, exc_info=error)
 
@@ -133,7 +147,8 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
 async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> AsyncIterator[Service]:
     """Run a relay while the context is open; drain it at the end.
 
-    Raises StoreDamaged, RelayUnavailable: the store or the address cannot be had.
+    Raises StoreDamaged, RelayUnavailable: the store or the address cannot be had. A group that holds StoreDamaged: the
+    store was found damaged later.
     """
     store = await open_store(config, entropy=entropy, clock=clock)
     try:
@@ -142,7 +157,8 @@ async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> Asy
             server, service.port = await _listen(service, config)
             standing = [tasks.create_task(service.desk.delivery.run()), tasks.create_task(service.sweep())]
             try:
-                yield service
+                async with _operators(config, store, service):
+                    yield service
             finally:
                 server.close()
                 await service.drain()
@@ -151,6 +167,12 @@ async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> Asy
                     task.cancel()
     finally:
         await store.close()
+
+
+def _operators(config: RelayConfig, store: Store, service: Service) -> AbstractAsyncContextManager[None]:
+    if config.store == "memory":  # it has no directory, and nothing to keep
+        return nullcontext()
+    return operator_door(config.db_path, store_requests(store), service.own)
 
 
 async def _listen(service: Service, config: RelayConfig) -> tuple[asyncio.Server, int]:

@@ -1,11 +1,17 @@
 """The composition root: the only place that names a concrete store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
 from aimessage.relay.config import RelayConfig
-from aimessage.stores.ports import Store
+from aimessage.stores.ports import Findings, Store
 
-__all__ = ["open_store"]
+__all__ = ["copy_snapshot", "open_store", "restore_backup", "stopped_snapshot", "verify_directory"]
+
+# RocksDB is imported where it is used: a memory relay needs none.
 
 
 async def open_store(config: RelayConfig, *, entropy: Entropy, clock: Clock) -> Store:
@@ -17,6 +23,38 @@ async def open_store(config: RelayConfig, *, entropy: Entropy, clock: Clock) -> 
         from aimessage.stores.memory import open_memory_store
 
         return open_memory_store(quotas=config.quotas, entropy=entropy, clock=clock)
-    from aimessage.stores.rocksdb import open_rocksdb_store  # imported where used: a memory relay needs no RocksDB
+    from aimessage.stores.rocksdb import open_rocksdb_store
 
-    return await open_rocksdb_store(config.db_path, quotas=config.quotas, entropy=entropy, clock=clock)
+    return await open_rocksdb_store(
+        config.db_path, quotas=config.quotas, entropy=entropy, clock=clock, paranoid=config.paranoid_durability
+    )
+
+
+@contextmanager
+def stopped_snapshot(path: Path) -> Iterator[Path]:
+    """A snapshot of a stopped relay's store, until the context ends. Raises ConfigInvalid, StoreDamaged."""
+    from aimessage.stores.rocksdb import stopped_snapshot as snapshot_of
+
+    with snapshot_of(path) as snapshot:
+        yield snapshot
+
+
+def copy_snapshot(snapshot: Path, target: Path) -> Findings:
+    """Make the backup *target* of *snapshot*; it is read before it appears. Raises ConfigInvalid, StoreDamaged."""
+    from aimessage.stores.rocksdb import copy_snapshot as copy
+
+    return copy(snapshot, target)
+
+
+def verify_directory(path: Path) -> Findings:
+    """Read a backup or a stopped store, changing nothing. Raises ConfigInvalid, StoreDamaged."""
+    from aimessage.stores.rocksdb import verify_directory as verify
+
+    return verify(path)
+
+
+def restore_backup(backup: Path, path: Path) -> Findings:
+    """Make the store *path* from *backup*, without one-time pairs. Raises ConfigInvalid, StoreDamaged."""
+    from aimessage.stores.rocksdb import restore_backup as restore
+
+    return restore(backup, path)

@@ -1,11 +1,13 @@
 """The reference store: plain dictionaries, gone with the process. Nothing here awaits, so every method is atomic."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy, system_entropy
-from aimessage.errors import RecipientUnknown
+from aimessage.errors import RecipientUnknown, Unsupported
 from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry, malformed
 from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
@@ -25,6 +27,7 @@ from aimessage.stores.ports import (
     Subscription,
     Subscriptions,
 )
+from aimessage.stores.turns import in_turn
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = ["MemoryStore", "open_memory_store"]
@@ -78,7 +81,7 @@ class MemoryMailboxes:
 
     async def append(self, batch: Sequence[Posting]) -> list[Receipt | Refusal]:
         """Store each posting or refuse it, in order."""
-        return [self._boxes.setdefault(item.owner, _Mailbox()).put(item, self._quotas) for item in batch]
+        return in_turn(batch, lambda item: self._boxes.setdefault(item.owner, _Mailbox()).put(item, self._quotas))
 
     async def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
         """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
@@ -236,6 +239,10 @@ class MemoryStore:
     async def check_writable(self) -> Refusal | None:
         """Return None: memory always takes writes."""
         return None
+
+    def snapshot(self) -> AbstractAsyncContextManager[Path]:
+        """Raise Unsupported: there are no files."""
+        raise Unsupported("a relay with --store memory keeps nothing on disk", hint="run it with --store rocksdb")
 
     async def close(self) -> None:
         """Nothing to release."""

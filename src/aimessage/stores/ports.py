@@ -6,13 +6,15 @@ message: what is kept is sealed.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
-    "Budgets", "CaughtUp", "Directory", "Mailboxes", "Pairs", "Posting", "Presence", "Quotas", "Receipt",
+    "Budgets", "CaughtUp", "Directory", "Findings", "Mailboxes", "Pairs", "Posting", "Presence", "Quotas", "Receipt",
     "Refusal", "Registered", "States", "Store", "Stored", "Subscription", "Subscriptions",
 ]  # fmt: skip
 
@@ -89,7 +91,11 @@ class Mailboxes(Protocol):
     """
 
     async def append(self, batch: Sequence[Posting]) -> list[Receipt | Refusal]:
-        """Store each posting or refuse it, in order, in one commit; on disk when it returns."""
+        """Store each posting or refuse it, in order, in one commit; on disk when it returns.
+
+        Behind a message that did not fit, the rest of the batch from its sender to that mailbox is refused too,
+        control mail excepted: so that a later message never overtakes one that is sent again.
+        """
         ...
 
     def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
@@ -219,6 +225,17 @@ class Budgets(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What reading a whole store has found: how much it holds, whose mail or account is damaged, and every sentence."""
+
+    mailboxes: int
+    messages: int
+    accounts: int
+    damaged: tuple[Username, ...] = ()
+    damages: tuple[str, ...] = ()
+
+
 class Store(Protocol):
     """All ports of one store, and its life."""
 
@@ -236,7 +253,14 @@ class Store(Protocol):
         ...
 
     async def check_writable(self) -> Refusal | None:
-        """Return why the store cannot take writes now, or None."""
+        """Return why the store cannot take writes now, or None. Raises StoreDamaged: it will not again."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Path]:
+        """A directory, while the context is open, with everything in it that was acknowledged before.
+
+        Raises Unsupported: this store has no files. Raises RelayUnavailable: not now.
+        """
         ...
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch, Writer
 from aimessage.types import Username, VaultId
 
-__all__ = ["RocksDirectory", "RocksPairs"]
+__all__ = ["RocksDirectory", "RocksPairs", "load_account"]
 
 
 class _Account(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -37,7 +37,8 @@ def _dump(account: Registered) -> bytes:
     return _encode(_Account(account.signing_key, account.bundle, vault_id, epoch, account.registered_at))
 
 
-def _load(username: Username, octets: bytes) -> Registered:
+def load_account(username: Username, octets: bytes) -> Registered:
+    """Return the account as it is kept. Raises StoreDamaged."""
     try:
         kept = _decoder.decode(octets)
     except msgspec.MsgspecError:
@@ -59,7 +60,7 @@ class RocksDirectory:
         def claim(batch: Batch) -> Registered:
             there = batch.get(keys.user(account.username))
             if there is not None:
-                return _load(account.username, there)
+                return load_account(account.username, there)
             batch.put(keys.user(account.username), _dump(account))
             return account
 
@@ -68,7 +69,7 @@ class RocksDirectory:
     async def find(self, username: Username) -> Registered | None:
         """Return the account of this name, if there is one."""
         octets = self._engine.get(keys.user(username))
-        return None if octets is None else _load(username, octets)
+        return None if octets is None else load_account(username, octets)
 
     async def publish(self, username: Username, *, bundle: bytes, vault_id: VaultId, epoch: int) -> None:
         """Replace the account's bundle and drop the stock of any other vault. Raises RecipientUnknown."""
@@ -77,7 +78,7 @@ class RocksDirectory:
             octets = batch.get(keys.user(username))
             if octets is None:
                 raise RecipientUnknown(f"nobody is registered as {username}")
-            old = _load(username, octets)
+            old = load_account(username, octets)
             new = Registered(username, old.signing_key, bundle, vault_id, epoch, old.registered_at)
             batch.put(keys.user(username), _dump(new))
             for key, _ in _stocks(batch, username):

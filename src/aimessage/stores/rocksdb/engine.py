@@ -4,25 +4,42 @@
 the options and on every batch, or keys would get a type byte in front.
 """
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from rocksdict import DbClosedError, DBRecoveryMode, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import (
+    AccessType,
+    Checkpoint,
+    DbClosedError,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
 
 from aimessage.errors import AimessageError, ConfigInvalid, RelayUnavailable, StoreDamaged
+from aimessage.stores.rocksdb import keys
+from aimessage.stores.rocksdb.journal import require_fresh_records
+from aimessage.stores.rocksdb.mark import HighWaterMark
 
 __all__ = ["Engine"]
 
 _WAL_BYTES = 64 << 20
 _PAGE = 256
+_PROBE_BYTES = 1 << 20
+# What the system says when it is short of something, and nothing on the disk is wrong.
+_SHORTAGES = ("No space left", "Disk quota exceeded", "File too large", "Too many open files", "Cannot allocate memory")
 
 
-def _options() -> Options:
+def _options(*, create: bool) -> Options:
     options = Options(raw_mode=True)
-    options.create_if_missing(True)
+    options.create_if_missing(create)
     # A torn last record is a write that nobody was told of; damage anywhere else is damage.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_is_fd_close_on_exec(True)
@@ -32,32 +49,59 @@ def _options() -> Options:
 
 
 class Engine:
-    """One open RocksDB. `write` and `reopen` belong to one thread; reads may come from any."""
+    """One open RocksDB. `write`, `checkpoint` and `reopen` belong to one thread; reads may come from any.
 
-    def __init__(self, path: Path) -> None:
+    *read_only*: no file is made or changed, and no lock is taken: only for what nobody else writes to.
+    *paranoid*: each commit moves the high-water mark, and opening compares with it.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, paranoid: bool = False) -> None:
         self._path = path
+        self._read_only = read_only
         self._scanning = threading.Lock()
         self._synced = WriteOptions()
         self._synced.sync = True
-        self._db = self._open()
+        self._mark: HighWaterMark | None = None
+        self._db = self._open(read_only=read_only)
+        if paranoid:
+            try:
+                self._mark = HighWaterMark(path)
+                self._mark.check(self._db.latest_sequence_number())
+            except BaseException:
+                self.close()
+                raise
 
-    def _open(self) -> Rdict:
+    def _open(self, *, read_only: bool) -> Rdict:
+        access = AccessType.read_only(False) if read_only else AccessType.read_write()
         try:
-            return Rdict(str(self._path), _options())
+            require_fresh_records(self._path)
+            return Rdict(str(self._path), _options(create=not read_only), access_type=access)
+        except StoreDamaged:
+            raise
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-            if "LOCK" in str(error):
+            if "/LOCK:" in str(error):
                 raise ConfigInvalid(
                     f"the store {self._path} is in use by another relay",
                     hint="stop the other relay, or give this one its own --db-path",
                 ) from None
+            if _is_shortage(error):
+                raise RelayUnavailable(f"the store {self._path} cannot be opened now: {error}") from None
             raise StoreDamaged(f"the store {self._path} does not open: {error}") from None
 
+    @property
+    def path(self) -> Path:
+        """The store's directory."""
+        return self._path
+
     def get(self, key: bytes) -> bytes | None:
-        """Return the value under *key*. Raises RelayUnavailable while reopening, StoreDamaged if it does not read."""
+        """Return the value under *key*.
+
+        Raises RelayUnavailable while reopening, StoreDamaged if it does not read; that names whose it is.
+        """
         try:
             value = self._db.get(key)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-            raise _read_error(error) from None
+            raise _read_error(error, keys.subject(key, key)) from None
         return value if isinstance(value, bytes) else None
 
     def page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -66,7 +110,7 @@ class Engine:
             try:
                 return self._page(start, stop, limit)
             except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-                raise _read_error(error) from None
+                raise _read_error(error, keys.subject(start, stop)) from None
 
     def _page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         bounds = ReadOptions()
@@ -99,17 +143,47 @@ class Engine:
             self._db.write(batch, self._synced)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise RelayUnavailable(f"the store does not take writes: {error}") from None
+        if self._mark is not None:
+            self._mark.advance(self._db.latest_sequence_number())
+
+    def checkpoint(self, target: Path) -> None:
+        """Make directory *target*, on our file system: links to the tables and a copy of the log, all commits so far.
+
+        Raises RelayUnavailable: it cannot be made now. Raises StoreDamaged: what must be read for it does not read.
+        """
+        try:
+            Checkpoint(self._db).create_checkpoint(str(target))
+        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+            if "Corruption" in str(error):
+                raise _read_error(error, None) from None
+            raise RelayUnavailable(f"the store cannot be copied now: {error}") from None
 
     def reopen(self) -> None:
-        """Close and open again; what was committed is there. Raises ConfigInvalid or StoreDamaged and stays closed."""
+        """Close and open again; what was committed is there.
+
+        Raises ConfigInvalid or StoreDamaged and stays closed. Raises RelayUnavailable and, if possible, still reads.
+        """
         with self._scanning:
-            with suppress(DbClosedError):  # the last reopen closed it and did not get further
-                self._db.close()
-            self._db = self._open()
+            self._release()
+            try:
+                self._db = self._open(read_only=self._read_only)
+            except RelayUnavailable:
+                with suppress(AimessageError):
+                    self._db = self._open(read_only=True)
+                raise
+            if self._mark is not None:
+                self._mark.check(self._db.latest_sequence_number())
 
     def close(self) -> None:
         """Release everything."""
-        with self._scanning, suppress(DbClosedError):
+        with self._scanning:
+            self._release()
+        if self._mark is not None:
+            self._mark.close()
+
+    def _release(self) -> None:
+        # It is closed whatever this raises: that it was closed before, or that its last write has failed, as we know.
+        with suppress(Exception):
             self._db.close()
 
     def wal_bytes(self) -> int:
@@ -120,12 +194,33 @@ class Engine:
                 total += log.stat().st_size
         return total
 
+    def can_grow(self) -> bool:
+        """Return whether a file of ours can take a mebibyte now: to ask before `reopen`, while we still read."""
+        probe = self._path / "probe"
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            return False
+        finally:
+            with suppress(OSError):
+                probe.unlink()
+        return True
+
     def free_bytes(self) -> int:
         """Return the space left on the file system for us."""
         return shutil.disk_usage(self._path).free
 
 
-def _read_error(error: Exception) -> AimessageError:
+def _read_error(error: Exception, subject: str | None) -> AimessageError:
     if isinstance(error, DbClosedError):
         return RelayUnavailable("the store is being reopened")
-    return StoreDamaged(f"the store does not read: {error}")
+    if _is_shortage(error):
+        return RelayUnavailable(f"the store cannot be read now: {error}")
+    return StoreDamaged(f"{subject or 'the store'} cannot be read: {error}")
+
+
+def _is_shortage(error: Exception) -> bool:
+    return any(shortage in str(error) for shortage in _SHORTAGES)

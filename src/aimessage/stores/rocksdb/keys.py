@@ -11,20 +11,25 @@ Integers are big-endian, so that the order of keys is the order of positions and
 """
 
 import hashlib
+import re
 
 from aimessage.octets import u32, u64
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = [
     "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry",
-    "expiry_bound", "expiry_parts", "generation", "mailbox", "mailbox_owner", "pair", "pair_digest", "state",
-    "stock", "stocks", "subscription", "user", "username",
+    "expiry_bound", "expiry_parts", "generation", "mailbox", "mailbox_owner", "owned", "owner_of", "pair",
+    "pair_digest", "state", "stock", "stocks", "subject", "subscription", "user", "username",
 ]  # fmt: skip
 
 SCHEMA = b"zschema"
 RELAY_ID = b"zrelay"
 ENTRIES = b"m"
 MAILBOXES = b"b"
+
+_SUBJECTS = dict.fromkeys(b"mdxb", "mailbox") | dict.fromkeys(b"cg", "subscriptions") | dict.fromkeys(b"spq", "pairs")
+_SUBJECTS |= {ord("u"): "account", ord("t"): "sealed state"}
+_NAME = re.compile(rb"[a-z0-9_-]*")
 
 
 def after_prefix(prefix: bytes) -> bytes:
@@ -115,3 +120,23 @@ def pair(owner: Username, vault_id: VaultId, number: int) -> bytes:
 def pair_digest(owner: Username, vault_id: VaultId, octets: bytes) -> bytes:
     """Return the key that finds a stocked pair by its content."""
     return b"q" + owner.encode() + b"\0" + vault_id + hashlib.sha256(octets).digest()
+
+
+def owner_of(key: bytes) -> str:
+    """Return the owner that a key of any kind names, "" if it names none."""
+    found = _NAME.match(key, 17 if key.startswith(b"x") else 1)
+    return found[0].decode() if found is not None and not key.startswith(b"z") else ""
+
+
+def owned(kind: bytes, owner: str) -> tuple[bytes, bytes]:
+    """Return the bounds of the keys of *kind* (any but x and z) that are *owner*'s."""
+    key = kind + owner.encode()
+    return (key, key + b"\0") if kind in b"ubct" else (key + b"\0", key + b"\1")
+
+
+def subject(start: bytes, stop: bytes) -> str | None:
+    """Return whose what lies between two keys ("the mailbox of alice"), None if they are not one owner's."""
+    owner = owner_of(start)
+    if not owner or start[:1] != stop[:1] or owner_of(stop) != owner:
+        return None
+    return f"the {_SUBJECTS[start[0]]} of {owner}"

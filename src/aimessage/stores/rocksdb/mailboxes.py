@@ -1,8 +1,9 @@
 """Mailboxes: entries on disk, their counts in memory and, in the same batch, on disk to check them against."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -13,14 +14,18 @@ from aimessage.stores.ports import CaughtUp, Posting, Quotas, Receipt, Refusal, 
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch, Writer
+from aimessage.stores.turns import in_turn
 from aimessage.types import MessageId, Position, Username
 
-__all__ = ["Accounts", "RocksMailboxes"]
+__all__ = ["Accounts", "Entry", "RocksMailboxes", "decode_entry"]
 
 _PAGE = 64
+_NAMED = 20
 
 
-class _Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One entry as it is kept."""
+
     sender: str
     message_id: bytes
     attempt: int
@@ -31,10 +36,11 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Entry)
+_decoder = msgspec.msgpack.Decoder(Entry)
 
 
-def _decode(owner: Username, octets: bytes) -> _Entry:
+def decode_entry(owner: Username, octets: bytes) -> Entry:
+    """Return an entry of *owner*'s mailbox. Raises StoreDamaged."""
     try:
         return _decoder.decode(octets)
     except msgspec.MsgspecError:
@@ -66,18 +72,24 @@ class Accounts:
         """Count every mailbox again. Raises StoreDamaged, naming the mailbox whose record says otherwise."""
         records = dict(self._engine.scan(keys.MAILBOXES, keys.after_prefix(keys.MAILBOXES)))
         accounts = {keys.mailbox_owner(key): _opened(record) for key, record in records.items()}
+        try:
+            self._count(accounts)
+        except StoreDamaged as error:
+            raise _named(self._engine, accounts, error) from None
+        for owner, account in accounts.items():
+            _check(owner, account, records[keys.mailbox(owner)])
+        self._accounts = accounts
+
+    def _count(self, accounts: dict[Username, _Account]) -> None:
         for key, octets in self._engine.scan(keys.ENTRIES, keys.after_prefix(keys.ENTRIES)):
             owner, position = keys.entry_parts(key)
             account = accounts.get(owner)
             if account is None or position >= account.next_position:
                 raise StoreDamaged(f"the mailbox of {owner} holds an entry that its record does not know")
-            entry = _decode(owner, octets)
+            entry = decode_entry(owner, octets)
             if account.ledger.entries == 0:
                 account.first = position
             account.ledger.add(position, Username(entry.sender), entry.mail_class, len(entry.sealed))
-        for owner, account in accounts.items():
-            _check(owner, account, records[keys.mailbox(owner)])
-        self._accounts = accounts
 
     def of(self, owner: Username) -> _Account:
         """Return the counts of one mailbox; those of an unknown one are all zero and not kept."""
@@ -106,7 +118,7 @@ class Accounts:
         owner, sender, mail_class = posting.owner, posting.sender, posting.mail_class
         expires_at = expiry(posting, self._quotas)
         position = Position(account.next_position)
-        entry = _Entry(
+        entry = Entry(
             sender, posting.message_id, posting.attempt, mail_class, posting.accepted_at, expires_at, posting.sealed
         )
         account.next_position += 1
@@ -122,7 +134,7 @@ class Accounts:
         octets = batch.get(keys.entry(owner, position))
         if octets is None:
             raise StoreDamaged(f"an entry in the mailbox of {owner} is indexed and missing")
-        entry = _decode(owner, octets)
+        entry = decode_entry(owner, octets)
         return Receipt(position, entry.accepted_at, entry.expires_at, duplicate=True)
 
     def remove(self, batch: Batch, owner: Username, position: Position, message_id: MessageId | None) -> bool:
@@ -132,7 +144,7 @@ class Accounts:
         octets = batch.get(keys.entry(owner, position))
         if octets is None:
             return False
-        entry = _decode(owner, octets)
+        entry = decode_entry(owner, octets)
         if message_id is not None and message_id != entry.message_id:
             return False
         account, sender = self._accounts[owner], Username(entry.sender)
@@ -163,6 +175,24 @@ def _check(owner: Username, account: _Account, record: bytes) -> None:
         )
 
 
+def _named(engine: Engine, owners: Iterable[Username], error: StoreDamaged) -> StoreDamaged:
+    """Return *error* with the names of the mailboxes that do not read, if it has come from reading all at once."""
+    unread = [owner for owner in owners if not _reads(engine, owner)]
+    if not unread:
+        return error
+    named = ", ".join(unread[:_NAMED]) + (" and others" if len(unread) > _NAMED else "")
+    return StoreDamaged(f"the mailbox of {named} cannot be read: {error.message}")
+
+
+def _reads(engine: Engine, owner: Username) -> bool:
+    try:
+        for _ in engine.scan(*keys.owned(keys.ENTRIES, owner)):
+            pass
+    except StoreDamaged:
+        return False
+    return True
+
+
 class RocksMailboxes:
     """`ports.Mailboxes` on RocksDB."""
 
@@ -175,7 +205,7 @@ class RocksMailboxes:
         """Store each posting or refuse it, in order, in one commit; on disk when it returns."""
         post = self._accounts.post
         try:
-            return await self._writer.run(lambda pending: [post(pending, item) for item in batch], grows=True)
+            return await self._writer.run(lambda pending: in_turn(batch, partial(post, pending)), grows=True)
         except RelayUnavailable as error:
             return [Refusal(error.code, error.message, 1.0)] * len(batch)
 
@@ -191,7 +221,7 @@ class RocksMailboxes:
                 account.first = max(account.first, keys.entry_parts(found[0][0])[1])
             for key, octets in found:
                 at = int.from_bytes(key[-8:], "big") + 1
-                entry = _decode(owner, octets)
+                entry = decode_entry(owner, octets)
                 if not expired(entry.expires_at, now_ms):
                     yield _stored(Position(at - 1), entry)
         yield CaughtUp()
@@ -228,7 +258,7 @@ class RocksMailboxes:
         )
 
 
-def _stored(position: Position, entry: _Entry) -> Stored:
+def _stored(position: Position, entry: Entry) -> Stored:
     sender, message_id = Username(entry.sender), MessageId(entry.message_id)
     return Stored(
         position, sender, message_id, entry.attempt, entry.mail_class, entry.accepted_at, entry.expires_at, entry.sealed

@@ -1,7 +1,9 @@
 """Opening: lock, schema version, relay id, and every mailbox counted before the first request."""
 
 import asyncio
-from collections.abc import Callable
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aimessage.clock import Clock
@@ -28,9 +30,10 @@ from aimessage.stores.rocksdb.mailboxes import Accounts, RocksMailboxes
 from aimessage.stores.rocksdb.writer import Writer
 from aimessage.types import RelayId
 
-__all__ = ["RocksStore", "open_rocksdb_store"]
+__all__ = ["SNAPSHOT", "RocksStore", "open_rocksdb_store", "require_schema"]
 
 _SCHEMA = 1
+SNAPSHOT = "snapshot"  # inside the store's directory, for hard links to its tables; RocksDB minds no other names
 
 
 class RocksStore:
@@ -40,6 +43,8 @@ class RocksStore:
         self, engine: Engine, accounts: Accounts, relay_id: RelayId, clock: Clock, free_bytes: Callable[[], int]
     ) -> None:
         self._engine = engine
+        self._path = engine.path
+        self._copying = asyncio.Lock()
         self._relay_id = relay_id
         self._accounts = accounts
         self._writer = Writer(engine, accounts.load, free_bytes)
@@ -57,9 +62,24 @@ class RocksStore:
         return self._relay_id
 
     async def check_writable(self) -> Refusal | None:
-        """Return why the store cannot take writes now, or None."""
+        """Return why the store cannot take writes now, or None. Raises StoreDamaged: it did not open again."""
         reason = await asyncio.to_thread(self._writer.refusal)
         return None if reason is None else Refusal("relay_unavailable", reason, 1.0)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Path]:
+        """A directory, while the context is open, with everything in it that was acknowledged before.
+
+        Its tables are the store's own, by another name: copy them to keep them. One at a time; another one waits.
+        Raises RelayUnavailable: the disk is nearly full, or the store does not take writes.
+        """
+        target = self._path / SNAPSHOT
+        async with self._copying:
+            try:
+                await self._writer.run(lambda batch: self._engine.checkpoint(target), grows=True)
+                yield target
+            finally:
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, target, ignore_errors=True))
 
     async def close(self) -> None:
         """Finish what is queued, then release the directory. Nothing may be called after it."""
@@ -74,25 +94,29 @@ async def open_rocksdb_store(
     entropy: Entropy = system_entropy,
     clock: Clock,
     free_bytes: Callable[[], int] | None = None,
+    paranoid: bool = False,
 ) -> RocksStore:
     """Open or make the store in directory *path*; *free_bytes* overrides how the space left is measured.
+
+    *paranoid*: a mark beside the store is synced in each commit, and a store that ends below it is refused.
 
     Raises ConfigInvalid: another process has it open, or a newer version wrote it. Raises StoreDamaged: it does
     not open, or a mailbox does not hold what its record says.
     """
-    engine, accounts, relay_id = await asyncio.to_thread(_open, path, quotas or Quotas(), entropy)
+    engine, accounts, relay_id = await asyncio.to_thread(_open, path, quotas or Quotas(), entropy, paranoid)
     return RocksStore(engine, accounts, relay_id, clock, free_bytes or engine.free_bytes)
 
 
-def _open(path: Path, quotas: Quotas, entropy: Entropy) -> tuple[Engine, Accounts, RelayId]:
+def _open(path: Path, quotas: Quotas, entropy: Entropy, paranoid: bool) -> tuple[Engine, Accounts, RelayId]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigInvalid(
             f"the directory {path} cannot be made: {error.strerror}", hint="choose a writable one with --db-path"
         ) from None
-    engine = Engine(path)
+    engine = Engine(path, paranoid=paranoid)
     try:
+        shutil.rmtree(path / SNAPSHOT, ignore_errors=True)  # of a relay that was killed in the midst of a backup
         relay_id = _identify(engine, path, entropy)  # first: the layout of a newer schema means nothing to us
         return engine, Accounts(engine, quotas), relay_id
     except BaseException:
@@ -105,8 +129,17 @@ def _identify(engine: Engine, path: Path, entropy: Entropy) -> RelayId:
     if schema is None or relay_id is None:
         relay_id = entropy(16)
         engine.write({keys.SCHEMA: u16(_SCHEMA), keys.RELAY_ID: relay_id})
-    elif int.from_bytes(schema, "big") > _SCHEMA:
+    else:
+        require_schema(engine, path)
+    return RelayId(relay_id)
+
+
+def require_schema(engine: Engine, path: Path) -> None:
+    """Require that this is a store of ours that this version can read. Raises StoreDamaged."""
+    schema = engine.get(keys.SCHEMA)
+    if schema is None or engine.get(keys.RELAY_ID) is None:
+        raise StoreDamaged(f"{path} is not the store of a relay")
+    if int.from_bytes(schema, "big") > _SCHEMA:
         raise StoreDamaged(
             f"the store {path} was written by a newer version of aimessage", hint="upgrade this relay and start again"
         )
-    return RelayId(relay_id)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from aimessage.errors import AimessageError, RelayUnavailable
+from aimessage.errors import AimessageError, RelayUnavailable, StoreDamaged
 from aimessage.stores.rocksdb.engine import Engine
 
 __all__ = ["Batch", "Writer"]
@@ -72,6 +72,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._broken = False
+        self._damage: StoreDamaged | None = None
         self._running: _Job | None = None
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
@@ -89,12 +90,18 @@ class Writer:
         return await future  # type: ignore[return-value]  # the future holds what *work* returned
 
     def refusal(self) -> str | None:
-        """Return why writes that grow the store are refused now, or None."""
+        """Return why writes that grow the store are refused now, or None.
+
+        Raises StoreDamaged: the store was closed after a failed write, and what lies there does not open again.
+        """
+        if self._damage is not None:
+            raise StoreDamaged(self._damage.message, hint=self._damage.hint)
         if self._broken:
             return "the store does not take writes at the moment"
-        if self._free_bytes() < max(2 * self._engine.wal_bytes(), _FLOOR_BYTES):
-            return "the relay's disk is nearly full"
-        return None
+        return None if self._has_room() else "the relay's disk is nearly full"
+
+    def _has_room(self) -> bool:
+        return self._free_bytes() >= max(2 * self._engine.wal_bytes(), _FLOOR_BYTES)
 
     async def stop(self) -> None:
         """Finish what is queued, then end the thread."""
@@ -121,6 +128,8 @@ class Writer:
             if self._broken:
                 self._recover()
             outcomes = self._work(jobs)
+        except StoreDamaged as damage:
+            outcomes = [(job.future, damage) for job in jobs]
         except RelayUnavailable:
             self._broken = True
             outcomes = [(job.future, RelayUnavailable("the store did not take the write")) for job in jobs]
@@ -134,7 +143,7 @@ class Writer:
 
     def _work(self, jobs: list[_Job]) -> list[_Outcome]:
         batch = Batch(self._engine)
-        full = self.refusal() if any(job.grows for job in jobs) or self._broken else None
+        full = self.refusal() if self._broken or any(job.grows for job in jobs) else None
         outcomes: list[_Outcome] = []
         for job in jobs:
             self._running = job
@@ -153,13 +162,17 @@ class Writer:
             return error
 
     def _recover(self) -> None:
-        if self._free_bytes() < _FLOOR_BYTES:
-            return
-        with suppress(AimessageError):  # still not: the next job or the next half second tries again
+        if self._damage is not None or not self._has_room() or not self._engine.can_grow():
+            return  # and until then, what is there can still be read
+        try:
             self._engine.reopen()
             self._engine.write({b"zprobe": b""})
             self._reload()
             self._broken = False
+        except StoreDamaged as damage:  # it stays closed, and everybody who asks is told
+            self._damage = damage
+        except AimessageError:  # still not: the next job or the next half second tries again
+            pass
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:
