@@ -117,6 +117,52 @@ async def test_what_was_acked_survives_a_kill(tmp_path: Path) -> None:
     await store.close()
 
 
+def newest_log(path: Path) -> Path:
+    return max(path.glob("*.log"))
+
+
+def torn_ends(path: Path) -> list[bytes]:
+    """Return what was cut off the ends of logs."""
+    return [torn.read_bytes() for torn in path.glob("*.torn")]
+
+
+async def appended_by_a_killed_process(path: Path) -> list[int]:
+    """Have a process append until it is killed; return what it had told by then."""
+    process = await spawn("append", path)
+    assert process.stdout is not None
+    acked = [int(await process.stdout.readline()) for _ in range(50)]
+    process.kill()
+    return acked + [int(line) for line in (await process.communicate())[0].split()]
+
+
+async def test_a_last_record_whose_rest_was_never_written_is_cut_off_and_kept_beside_the_log(tmp_path: Path) -> None:
+    acked = await appended_by_a_killed_process(tmp_path)
+    log = newest_log(tmp_path)
+    size = log.stat().st_size
+    with log.open("ab") as file:  # a whole head of a long record, half of its data, and then what a disk never got
+        file.write(b"\x01\x02\x03\x04" + (2000).to_bytes(2, "little") + b"\x01" + b"half of a commit" + bytes(1984))
+
+    store = await opened(tmp_path)
+    found = {entry.message_id for entry in await contents(store.mailboxes)}
+    await store.close()
+
+    assert found >= {number(value) for value in acked}
+    (torn,) = torn_ends(tmp_path)
+    assert torn.rstrip(b"\0").endswith(b"half of a commit") and len(torn) <= size + 2007
+
+
+async def test_damage_before_the_end_of_the_log_is_never_cut_off(tmp_path: Path) -> None:
+    await appended_by_a_killed_process(tmp_path)
+    log = newest_log(tmp_path)
+    octets = bytearray(log.read_bytes())
+    octets[len(octets) // 2] ^= 1
+    log.write_bytes(octets + bytes(1024))
+
+    with pytest.raises(StoreDamaged):
+        await opened(tmp_path)
+    assert log.read_bytes() == octets + bytes(1024) and not torn_ends(tmp_path)
+
+
 async def test_a_second_opener_is_refused_at_once(tmp_path: Path) -> None:
     store = await opened(tmp_path)
 

@@ -27,6 +27,7 @@ from aimessage.errors import AimessageError, ConfigInvalid, RelayUnavailable, St
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.journal import require_fresh_records
 from aimessage.stores.rocksdb.mark import HighWaterMark
+from aimessage.stores.rocksdb.torn import cut_torn_end
 
 __all__ = ["Engine"]
 
@@ -75,7 +76,13 @@ class Engine:
         access = AccessType.read_only(False) if read_only else AccessType.read_write()
         try:
             require_fresh_records(self._path)
-            return Rdict(str(self._path), _options(create=not read_only), access_type=access)
+            try:
+                return Rdict(str(self._path), _options(create=not read_only), access_type=access)
+            except Exception as error:
+                # A power cut, not damage: nobody was told of a commit whose sync had not returned.
+                if read_only or "Corruption" not in str(error) or not cut_torn_end(self._path):
+                    raise
+                return Rdict(str(self._path), _options(create=not read_only), access_type=access)
         except StoreDamaged:
             raise
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
