@@ -8,7 +8,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cd "$root"
 unset LOG_FORMAT PORT DB_PATH AIMESSAGE_HOME AIMESSAGE_AGENT AIMESSAGE_SERVER AIMESSAGE_USERNAME AIMESSAGE_TOKEN
-unset AIMESSAGE_OUTPUT AIMESSAGE_DEBUG
+unset AIMESSAGE_OUTPUT AIMESSAGE_DEBUG AIMESSAGE_CA_FILE
 . "$root/scripts/venv.sh"
 ready dev "$root/requirements/dev.txt"
 

@@ -8,7 +8,7 @@ wire, under `--json`, in the SDK and in the logs.
     ├── NotFound            the name or id does not exist              (exit 3)
     ├── NotAuthenticated    there is no identity, or it is not believed (exit 4)
     ├── Denied              a rule of the relay or of a peer says no   (exit 5)
-    ├── HumanNeeded         a key changed: a person must look          (exit 6)
+    ├── HumanNeeded         a key is not to be believed: look          (exit 6)
     ├── OverLimit           smaller, or later after others have read   (exit 7)
     ├── Temporary           nobody's fault: try again                  (exit 75)
     ├── TimedOut            what was awaited did not come              (exit 124)
@@ -26,8 +26,8 @@ __all__ = [
     "NotFound", "RecipientUnknown", "MessageUnknown",
     "NotAuthenticated", "NoIdentity", "TokenMalformed", "ProofRejected", "PassphraseWrong",
     "Denied", "UsernameTaken", "IdentityExists", "Blocked", "Superseded", "HostRefused", "IdempotencyConflict",
-    "GenerationStale",
-    "HumanNeeded", "PeerIdentityChanged", "RelayChanged",
+    "GenerationStale", "ProxyRefused",
+    "HumanNeeded", "PeerIdentityChanged", "RelayChanged", "CertificateRefused",
     "OverLimit", "TooLarge", "MailboxFull",
     "Temporary", "RelayUnreachable", "RateLimited", "RelayUnavailable", "LinkLost",
     "VaultUnavailable",
@@ -209,8 +209,15 @@ class IdempotencyConflict(Denied):
     default_hint = "use a new --idempotency-key for a new message"
 
 
+class ProxyRefused(Denied):
+    """The proxy between us and the relay does not let us through."""
+
+    code = "proxy_refused"
+    default_hint = "ask whoever runs the proxy to allow the relay, or name the relay's host in NO_PROXY"
+
+
 class HumanNeeded(AimessageError):
-    """A key is not the one that was pinned: a person must look before anything is sent."""
+    """A key is not the one that was pinned or vouched for: a person must look before anything is sent."""
 
     code = "human_needed"
 
@@ -227,6 +234,13 @@ class RelayChanged(HumanNeeded):
 
     code = "relay_changed"
     default_hint = "check the --server address; register a new agent with --agent NAME if the relay is really new"
+
+
+class CertificateRefused(HumanNeeded):
+    """The relay's TLS certificate does not verify: expired, for another host, or from an unknown issuer."""
+
+    code = "certificate_refused"
+    default_hint = "if the relay has an authority of its own, name its certificate with --ca-file FILE"
 
 
 class OverLimit(AimessageError):

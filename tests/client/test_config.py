@@ -34,11 +34,22 @@ def test_malformed_agents_are_refused(agent: str) -> None:
         "ws://a#b",
         "ws://me:pw@a",
         "ws://[",
+        "ws://a b",
+        "ws://a\r\nX-Header: b",
+        "ws://a/b c",
+        "ws://" + "a" * 64,
     ],
 )
 def test_addresses_that_name_no_relay_are_refused(server: str) -> None:
     with pytest.raises(BadValue):
         load_settings({}, server=server)
+
+
+def test_the_authorities_are_named_by_flag_before_environment() -> None:
+    environ = {"AIMESSAGE_CA_FILE": "/env.pem"}
+    assert load_settings(environ, ca_file=Path("/flag.pem")).dialling.ca_file == Path("/flag.pem")
+    assert load_settings(environ).dialling.ca_file == Path("/env.pem")
+    assert load_settings({"AIMESSAGE_CA_FILE": ""}).dialling.ca_file is None
 
 
 def test_secret_files_are_read_whole_or_refused(tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
 
 from aimessage.client import Settings, connect, register
 from aimessage.client.account import log_in, open_here
@@ -52,14 +61,31 @@ class Hostile(WSListener):
 
 
 @asynccontextmanager
-async def hostile(relay_id: RelayId, then: Then) -> AsyncIterator[str]:
-    def accept(_: WSUpgradeRequest) -> Hostile:
-        return Hostile(relay_id, then)
+async def hostile(relay_id: RelayId, then: Then, subprotocol: str | None = "aimessage.v1") -> AsyncIterator[str]:
+    headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol is not None else None
+
+    def accept(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), Hostile(relay_id, then))
 
     server = await ws_create_server(accept, "127.0.0.1", 0, use_aiofastnet=False)
     yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize("subprotocol", [None, "aimessage.v2", "chat"])
+async def test_what_does_not_choose_our_subprotocol_is_no_relay_whatever_it_says_then(
+    tmp_path: Path, subprotocol: str | None
+) -> None:
+    async with running_relay(tmp_path) as url:
+        alice = Settings(tmp_path / "home", "alice", url)
+        await register(alice, "alice")
+    async with (
+        hostile(load_profile(alice).relay_id, lambda _link, _frame: None, subprotocol) as evil,
+        connect(replace(alice, server=evil)) as me,
+    ):
+        with pytest.raises(NotARelay, match=r"not aimessage\.v1"):
+            await me.users()
 
 
 async def test_a_message_in_flight_when_the_relay_breaks_the_protocol_is_kept_and_arrives_once(tmp_path: Path) -> None:

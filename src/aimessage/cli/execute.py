@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["environment", "execute"]
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM", "SHELL")
-_OURS = ("AIMESSAGE_HOME", "AIMESSAGE_AGENT", "AIMESSAGE_SERVER")
+_OURS = ("AIMESSAGE_HOME", "AIMESSAGE_AGENT", "AIMESSAGE_SERVER", "AIMESSAGE_CA_FILE")
+_WAY = (  # without these a handler could not answer: the relay may lie behind a proxy or a private authority
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "HTTPS_PROXY"),
+    *("all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
+)
 _FIELDS = ("id", "from", "from_fingerprint", "from_trust", "thread", "reply_to", "sent_at", "kind", "hops")
 
 
 def environment(message: "Message", outer: Mapping[str, str]) -> dict[str, str]:
     """Return what the command sees: the usual few variables, the agent's, and the message's fields; no secret."""
-    kept = {name: outer[name] for name in (*_PASSED_ON, *_OURS) if name in outer}
+    kept = {name: outer[name] for name in (*_PASSED_ON, *_OURS, *_WAY) if name in outer}
     shape = message.as_json()
     fields = {f"AIMESSAGE_MESSAGE_{name.upper()}": shape[name] for name in _FIELDS}
     told = {name: str(value) for name, value in fields.items() if value is not None}

@@ -44,7 +44,7 @@ Exit codes:
   3    not found
   4    no identity, or not authenticated
   5    refused, blocked by us, name taken or superseded
-  6    a peer's identity changed: a human is needed
+  6    a key or a certificate is not what it should be: a human is needed
   7    too large, or over quota
   75   temporary, safe to retry
   124  time-out: nothing came

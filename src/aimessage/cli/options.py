@@ -29,6 +29,7 @@ class Shared:
     agent: str | None
     server: str | None
     passphrase_file: Path | None
+    ca_file: Path | None
     screen: Screen
 
     def settings(self, *, token_file: Path | None = None) -> "Settings":
@@ -38,13 +39,15 @@ class Shared:
         """
         from aimessage.client.config import load_settings
 
-        return load_settings(
+        settings = load_settings(
             os.environ,
             agent=self.agent,
             server=self.server,
             token_file=token_file,
             passphrase_file=self.passphrase_file,
+            ca_file=self.ca_file,
         )
+        return settings.telling(self.screen.notice)
 
     def agent_here(self) -> "client.connect":
         """Return the context that opens this command's agent; what it mends by itself is told on stderr."""
@@ -79,11 +82,12 @@ def _collect(context: click.Context) -> Shared:
     def said(name: str) -> object:
         return context.meta.get(f"{__name__}.{name}")
 
-    agent, server, passphrase = said("agent"), said("server"), said("passphrase_file")
+    agent, server, passphrase, ca_file = said("agent"), said("server"), said("passphrase_file"), said("ca_file")
     return Shared(
         agent if isinstance(agent, str) else None,
         server if isinstance(server, str) else None,
         passphrase if isinstance(passphrase, Path) else None,
+        ca_file if isinstance(ca_file, Path) else None,
         Screen(as_json=bool(said("json")) or _environment_says_json(os.environ)),
     )
 
@@ -120,6 +124,14 @@ _OPTIONS = (
         metavar="FILE",
         type=click.Path(path_type=Path),
         help="The file with the passphrase that seals the token file.",
+        callback=_remember,
+        expose_value=False,
+    ),
+    click.option(
+        "--ca-file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Believe only these authorities for wss://, in PEM form (or AIMESSAGE_CA_FILE).",
         callback=_remember,
         expose_value=False,
     ),

@@ -78,9 +78,9 @@ def own_vault_id(here: Here) -> VaultId:
 async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
     """Return a link that has proved our identity to the relay that was pinned at registration.
 
-    Raises RelayChanged, ProofRejected, HostRefused, RelayUnreachable, NotARelay.
+    Raises RelayChanged, ProofRejected, HostRefused, and what `open_link` does.
     """
-    link, welcome = await open_link(here.profile.server, on_push)
+    link, welcome = await open_link(here.profile.server, on_push, here.profile.dialling)
     try:
         if welcome.relay_id != here.profile.relay_id:
             raise RelayChanged("the relay at this address is not the one that this identity was registered at")

@@ -92,7 +92,8 @@ class connect:  # noqa: N801 - used as a function, like open()
         agent: str | None = None,
         notice: Callable[[str], None] | None = None,
     ) -> None:
-        self._settings = settings or load_settings(os.environ, agent=agent)
+        settings = settings or load_settings(os.environ, agent=agent)
+        self._settings = settings.telling(notice) if notice else settings
         self._notice = notice
         self._agent: Agent | None = None
 

@@ -1,16 +1,18 @@
 """Settings from flags and environment: parsed once, believed below. The only reader of the environment."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from aimessage.client.dialling import Dialling, once
 from aimessage.errors import BadValue
 from aimessage.types import SecretBytes
 
 __all__ = ["Settings", "load_settings", "normal_server"]
 
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]")
 _SECRET_FILE_BYTES = 4096
 
 
@@ -24,11 +26,16 @@ class Settings:
     username: str | None = None
     token: SecretBytes | None = None
     passphrase: SecretBytes | None = None
+    dialling: Dialling = field(default_factory=Dialling)
 
     @property
     def directory(self) -> Path:
         """The agent's own directory."""
         return self.home / "agents" / self.agent
+
+    def telling(self, notice: Callable[[str], None]) -> "Settings":
+        """Return these settings with *notice* being told, once, what the caller should know of the connection."""
+        return replace(self, dialling=replace(self.dialling, notice=once(notice)))
 
 
 def load_settings(
@@ -38,6 +45,7 @@ def load_settings(
     server: str | None = None,
     token_file: Path | None = None,
     passphrase_file: Path | None = None,
+    ca_file: Path | None = None,
 ) -> Settings:
     """Return the settings; a flag beats the environment.
 
@@ -54,6 +62,7 @@ def load_settings(
         username=environ.get("AIMESSAGE_USERNAME") or None,
         token=_secret(token_file) if token_file else _token(environ),
         passphrase=_secret(passphrase_file) if passphrase_file else None,
+        dialling=_dialling(environ, ca_file),
     )
 
 
@@ -63,13 +72,30 @@ def normal_server(address: str) -> str:
 
     try:
         parts = urlsplit(address)
-        plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+        (parts.hostname or "").encode("idna")
+        plain = not (parts.query or parts.fragment or "@" in parts.netloc) and _UNSEEN.search(address) is None
         good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and plain
     except ValueError:
         good = False
     if not good:
         raise BadValue("this is not a relay's address", hint="use ws://host:port or wss://host:port")
     return address.rstrip("/")
+
+
+def _dialling(environ: Mapping[str, str], ca_file: Path | None) -> Dialling:
+    """Return what curl would read there. HTTP_PROXY is not read: on a web server, a request's header could set it."""
+
+    def first(*names: str) -> SecretBytes | None:
+        found = next((value for name in names if (value := environ.get(name))), None)
+        return SecretBytes(found.encode("utf-8", "replace")) if found else None
+
+    named = environ.get("AIMESSAGE_CA_FILE")
+    return Dialling(
+        ca_file=ca_file or (Path(named) if named else None),
+        https_proxy=first("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+        http_proxy=first("http_proxy", "all_proxy", "ALL_PROXY"),
+        no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY") or "",
+    )
 
 
 def _token(environ: Mapping[str, str]) -> SecretBytes | None:

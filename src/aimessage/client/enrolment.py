@@ -55,9 +55,9 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
             return existing
         raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
     server = _server(settings)
-    link, welcome = await open_link(server, _ignore)
+    link, welcome = await open_link(server, _ignore, settings.dialling)
     try:
-        profile = Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory)
+        profile = _profile(settings, name, server, welcome)
         make_directory(profile.directory)
         here = _pending(profile, settings)
         try:
@@ -96,9 +96,9 @@ async def _restore(settings: Settings, name: Username, token: Token, server: str
     existing = _existing(settings)
     if existing is not None:
         raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
-    link, welcome = await open_link(server, _ignore)
+    link, welcome = await open_link(server, _ignore, settings.dialling)
     link.close()
-    profile = Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory)
+    profile = _profile(settings, name, server, welcome)
     make_directory(profile.directory)
     _set_aside(profile)
     save_token(profile.token_path, token, settings.passphrase)
@@ -116,6 +116,10 @@ async def _restore(settings: Settings, name: Username, token: Token, server: str
     here.close()
     save_profile(profile)
     return profile
+
+
+def _profile(settings: Settings, name: Username, server: str, welcome: Welcome) -> Profile:
+    return Profile(settings.agent, name, server, RelayId(welcome.relay_id), settings.directory, settings.dialling)
 
 
 def _pending(profile: Profile, settings: Settings) -> Here:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar, cast
-from urllib.parse import urlsplit
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from python_socks import ProxyError
 
+from aimessage.client.dialling import Dialling, Route, dialled_host
 from aimessage.errors import (
     AimessageError,
     LinkLost,
@@ -26,13 +27,8 @@ from aimessage.wire.link import ClientLink, LinkFailed
 __all__ = ["Link", "dialled_host", "open_link"]
 
 _GREETING_SECONDS = 10.0
+_SUBPROTOCOL = "aimessage.v1"
 _AnswerT = TypeVar("_AnswerT")
-
-
-def dialled_host(server: str) -> str:
-    """Return the host of a relay's address as `Prove` names it: lower case, an A-label, no port or brackets."""
-    host = urlsplit(server).hostname or ""
-    return host.rstrip(".").encode("idna").decode() if not host.isascii() else host.rstrip(".")
 
 
 @dataclass
@@ -184,39 +180,62 @@ def _refusal(frame: Refused | Bye) -> AimessageError:
     return error_from_code(frame.code, frame.message, retry_after=retry_after)
 
 
-async def open_link(server: str, on_push: Callable[[RelayFrame], None]) -> tuple[Link, Welcome]:
-    """Connect and wait for the relay's greeting.
+async def open_link(
+    server: str, on_push: Callable[[RelayFrame], None], dialling: Dialling | None = None
+) -> tuple[Link, Welcome]:
+    """Connect and wait for the relay's greeting; say so if others on the way can read along.
 
-    Raises RelayUnreachable; NotARelay: something else answers there.
+    Raises RelayUnreachable; NotARelay: something else answers there; CertificateRefused; ProxyRefused; BadValue,
+    ConfigInvalid: a setting that nothing can be dialled with.
     """
+    way = dialling or Dialling()
+    route = way.route(server)
     link = Link(on_push)
     try:
         async with asyncio.timeout(_GREETING_SECONDS):
-            _, _ = await ws_connect(
-                lambda: link,
-                server + "/ws",
-                extra_headers={"Sec-WebSocket-Protocol": "aimessage.v1"},
-                max_frame_size=ANNOUNCED_MESSAGE_BYTES,
-                enable_auto_ping=True,
-                auto_ping_idle_timeout=25,
-                auto_ping_reply_timeout=15,
-                enable_auto_pong=True,
-                use_aiofastnet=False,
-                max_redirects=0,
-            )
-            return link, await link._or_lost(link.welcome)  # noqa: SLF001 - the same module's
-    except TimeoutError:
+            await _connect(link, route)
+            welcome = await link._or_lost(link.welcome)  # noqa: SLF001 - the same module's
+    except TimeoutError as error:
         if link.is_connected:
             raise NotARelay(f"what answers at {server} speaks WebSocket, but is not an AI Message relay") from None
-        raise RelayUnreachable(f"{server} does not answer") from None
+        raise route.explain(error) from None
     except WSError:
         raise NotARelay(f"what answers at {server} is not an AI Message relay") from None
     except LinkLost:
         raise NotARelay(f"what answers at {server} closed the connection without a greeting") from None
+    except ProxyError as error:
+        raise route.explain_proxy(str(error)) from None
     except OSError as error:
-        raise RelayUnreachable(f"no connection to {server}: {error.strerror or 'unknown host'}") from None
+        raise route.explain(error) from None
     finally:
         if not link.welcome.done():
             link.welcome.cancel()
             with contextlib.suppress(asyncio.InvalidStateError):
                 link.close()
+    if route.is_readable:  # nothing of ours has gone out yet
+        way.notice(f"the connection to {server} is not encrypted: names and times can be read on the way; use wss://")
+    return link, welcome
+
+
+async def _connect(link: Link, route: Route) -> None:
+    """Open the WebSocket. Raises RelayUnreachable; NotARelay: what accepts it does not speak our protocol."""
+    transport, _ = await ws_connect(
+        lambda: link,
+        route.server + "/ws",
+        ssl_context=route.tls,
+        server_hostname=dialled_host(route.server) if route.tls is not None else None,  # without a dot at its end
+        proxy=route.proxy.url.reveal.decode() if route.proxy is not None else None,
+        extra_headers={"Sec-WebSocket-Protocol": _SUBPROTOCOL},
+        max_frame_size=ANNOUNCED_MESSAGE_BYTES,
+        enable_auto_ping=True,
+        auto_ping_idle_timeout=25,
+        auto_ping_reply_timeout=15,
+        enable_auto_pong=True,
+        use_aiofastnet=False,
+        max_redirects=0,
+    )
+    if transport.response is None:  # picows also returns when the connection ends before any answer
+        raise RelayUnreachable(f"what listens at {route.server} closed the connection without an answer")
+    if link.is_connected and transport.response.headers.get("Sec-WebSocket-Protocol") != _SUBPROTOCOL:
+        transport.disconnect()
+        raise NotARelay(f"what answers at {route.server} speaks WebSocket, but not {_SUBPROTOCOL}")

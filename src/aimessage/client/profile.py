@@ -2,10 +2,11 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aimessage.client.config import Settings, normal_server
+from aimessage.client.dialling import Dialling
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.identity import Token, lock_token, parse_token, unlock_token
 from aimessage.errors import InvalidInput, NoIdentity, PassphraseWrong, VaultDamaged, VaultNewer
@@ -26,6 +27,7 @@ class Profile:
     server: str
     relay_id: RelayId
     directory: Path
+    dialling: Dialling = field(default_factory=Dialling)
 
     @property
     def token_path(self) -> Path:
@@ -97,6 +99,7 @@ def load_profile(settings: Settings) -> Profile:
             server=settings.server or normal_server(fields["server"]),
             relay_id=RelayId(bytes.fromhex(fields["relay_id"])),
             directory=settings.directory,
+            dialling=settings.dialling,
         )
     except FileNotFoundError:
         raise NoIdentity(f"the agent {settings.agent} has no identity here") from None
