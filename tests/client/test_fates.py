@@ -2,18 +2,30 @@
 
 import asyncio
 from contextlib import aclosing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from aimessage.client import Entry, connect
+from aimessage.client import Agent, Entry, connect
 from aimessage.client.fates import expire
+from aimessage.clock import SystemClock
 from aimessage.errors import BadValue, IdempotencyConflict, MailboxFull, MessageUnknown, RelayUnreachable, TimedOut
 from support.machines import QUIET, Machine, eventually
 from support.relay import running_relay
 
 DAY_MS = 86_400_000
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clock, set wrongly."""
+
+    def __init__(self, shift: timedelta) -> None:
+        self._shift = shift
+
+    def now(self) -> datetime:
+        return super().now() + self._shift
 
 
 async def test_a_message_is_accepted_then_delivered_then_read_then_handled(tmp_path: Path) -> None:
@@ -209,3 +221,31 @@ async def test_history_is_read_in_pages_that_lose_and_repeat_nothing(tmp_path: P
             assert pages == whole
             with pytest.raises(BadValue):
                 me.history(before="yesterday")
+
+
+@pytest.mark.parametrize("jump", [-3650, -1, 1, 3650])
+async def test_a_wrong_clock_ends_no_message_early(tmp_path: Path, jump: int) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        await alice.send("bobby", "hello")  # a bundle is only good at its time; a session that stands does not care
+        await bobby.heard(1)
+        here = alice.here()
+        wrong = replace(here, clock=ShiftedClock(timedelta(days=jump)))
+        async with Agent(wrong) as me:
+            sent = await me.send("bobby", "for an hour", ttl=timedelta(hours=1))
+            (message,) = await bobby.heard(1)
+            assert message.text == "for an hour"
+            await me.refresh()
+            assert me.status(sent.id).state == "delivered"
+
+
+async def test_a_wanted_thread_is_found_behind_many_others(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        async with connect(alice.settings) as me, connect(bobby.settings) as you:
+            for number in range(12):
+                await me.send("bobby", f"noise {number}", thread="noise")
+            await me.send("bobby", "wanted", thread="work")
+            (found,) = await you.wait(thread="work", limit=2, timeout=30)
+            assert found.text == "wanted"
+            assert len(await you.wait(timeout=5)) == 12

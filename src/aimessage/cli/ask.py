@@ -44,4 +44,3 @@ async def _ask(
         answer = await me.ask(recipient, text, data=value, thread=thread, timeout=limit)
         shape = answer.as_json()
         shared.screen.show(shape, message_line(shape))
-        await me.flush()

@@ -89,7 +89,6 @@ async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> 
                     shown += 1
         except TimeoutError:
             pass  # the time that the caller gave is over, which is an answer and not a failure
-        await me.flush()
     return shown
 
 

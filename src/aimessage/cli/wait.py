@@ -35,5 +35,4 @@ async def _wait(shared: Shared, sender: str | None, thread: str | None, limit: i
             shape = message.as_json()
             shared.screen.show(shape, message_line(shape))
         me.shown(messages)  # only now: what was not printed comes again
-        await me.flush()
     return len(messages)

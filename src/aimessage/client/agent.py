@@ -111,8 +111,10 @@ class connect:  # noqa: N801 - used as a function, like open()
         self._agent = Agent(open_here(profile, settings.passphrase), notice=self._notice)
         return self._agent
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
         if self._agent is not None:
+            if kind is None and self._agent.is_connected:
+                await self._agent.flush()
             self._agent.close()
 
 
@@ -140,6 +142,11 @@ class Agent:
     def address(self) -> str:
         """Our self-certifying address, `name~…`: it pins without trust in the relay."""
         return self_certifying(self._here.profile.username, self._here.account.identity)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether this process has spoken with the relay."""
+        return self._connection.was_used
 
     def close(self) -> None:
         """Close the link and the vault."""

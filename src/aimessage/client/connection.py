@@ -26,6 +26,7 @@ class Connection:
         self._here = here
         self._linking = asyncio.Lock()
         self._now: Connected | None = None
+        self.was_used = False
 
     async def get(self) -> Connected:
         """Return a link that was good just now. Raises what `log_in` does."""
@@ -34,6 +35,7 @@ class Connection:
                 pushes: asyncio.Queue[RelayFrame] = asyncio.Queue(_PUSHES)
                 live = await log_in(self._here, lambda frame: _push(pushes, frame))
                 fates.expire(self._here, live.relay_ms)
+                self.was_used = True
                 self._now = Connected(live.link, live.proved, live.relay_ms, pushes)
             return self._now
 

@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 _COLUMNS = "row, sender, id, kind, received_at, content, flags, redelivered"
-_SCANNED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +49,29 @@ def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
     with here.vault.transaction() as vault:
         shelf.release_due(here, vault, here.now_ms)
         _reclaim(here, vault)
-        rows = vault.run(
-            f"SELECT {_COLUMNS} FROM inbox WHERE state = 'new' AND (?1 IS NULL OR sender = ?1) "  # noqa: S608 - constants
-            "ORDER BY row LIMIT ?2",
-            (wanted.sender, limit + 1 if wanted.thread is None else _SCANNED),
-        ).fetchall()
-        fitting = [each for each in (_opened(here, vault, row) for row in rows) if wanted.admits(each[1])]
+        fitting = _fitting(here, vault, wanted, limit + 1)
         taken = fitting[:limit]
         for row, _ in taken:
             vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, row))
     last = len(taken) - 1
     return [(row, message.with_more(at < last or len(fitting) > limit)) for at, (row, message) in enumerate(taken)]
+
+
+def _fitting(here: Here, vault: Transaction, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
+    """Return up to *limit* of the rows that nobody has and *wanted* admits; threads are sealed, so each is opened."""
+    found: list[tuple[int, Message]] = []
+    last = 0
+    while len(found) < limit:
+        rows = vault.run(
+            f"SELECT {_COLUMNS} FROM inbox WHERE state = 'new' AND row > ?1 AND (?2 IS NULL OR sender = ?2) "  # noqa: S608 - constants
+            "ORDER BY row LIMIT ?3",
+            (last, wanted.sender, limit),
+        ).fetchall()
+        if not rows:
+            break
+        last = rows[-1][0]
+        found += [each for each in (_opened(here, vault, row) for row in rows) if wanted.admits(each[1])]
+    return found[:limit]
 
 
 def _is_worth_a_look(here: Here) -> bool:

@@ -59,6 +59,7 @@ class Living:
     def token(self) -> str:
         """Our own name, alive until `close`."""
         if self._descriptor is None:
+            self._sweep()
             self._token = system_entropy(12).hex()
             self._descriptor = take_lock(self._path(self._token))
         return self._token
@@ -78,6 +79,11 @@ class Living:
         path.unlink(missing_ok=True)
         os.close(descriptor)
         return False
+
+    def _sweep(self) -> None:
+        """Remove the names of those who were killed."""
+        for path in (self._directory / "locks").glob("worker-*"):
+            self.is_alive(path.name.removeprefix("worker-"))
 
     def close(self) -> None:
         """Give our name up."""
