@@ -31,7 +31,7 @@ __all__ = [
     "OverLimit", "TooLarge", "MailboxFull",
     "Temporary", "RelayUnreachable", "RateLimited", "RelayUnavailable", "LinkLost",
     "VaultUnavailable",
-    "TimedOut",
+    "TimedOut", "FateTimedOut",
     "Broken", "NotARelay", "VaultNewer", "VaultDamaged", "StoreDamaged", "CryptoUnavailable", "DecryptionFailed",
     "RemoteProtocolError", "Unsupported", "MalformedOctets", "ConfigInvalid",
     "error_from_code",
@@ -308,6 +308,13 @@ class TimedOut(AimessageError):
 
     code = "timed_out"
     retryable = True
+
+
+class FateTimedOut(TimedOut):
+    """A message was accepted, and what was awaited of it did not come in time: sending it again would double it."""
+
+    code = "fate_timed_out"
+    retryable = False
 
 
 class Broken(AimessageError):

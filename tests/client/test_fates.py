@@ -249,3 +249,23 @@ async def test_a_wanted_thread_is_found_behind_many_others(tmp_path: Path) -> No
             (found,) = await you.wait(thread="work", limit=2, timeout=30)
             assert found.text == "wanted"
             assert len(await you.wait(timeout=5)) == 12
+
+
+async def test_a_wait_that_cannot_reach_the_relay_says_so_instead_of_nothing_came(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+    alone = Machine(tmp_path / "home", "alice", url)
+    async with connect(alone.settings) as me:
+        with pytest.raises(RelayUnreachable):
+            await me.wait(timeout=0.5)
+        with pytest.raises(RelayUnreachable) as caught:
+            await me.ask("bobby", "anybody?", timeout=0.5)
+        assert caught.value.message_id is not None
+
+
+async def test_no_time_to_live_is_no_message(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, _ = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        async with connect(alice.settings) as me:
+            with pytest.raises(BadValue):
+                await me.send("bobby", "gone before it is there", ttl=timedelta(0))

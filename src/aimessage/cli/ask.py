@@ -26,6 +26,7 @@ def ask(  # noqa: PLR0913 - one parameter an option
     message: str | None,
     file: Path | None,
     data: str | None,
+    fold: bool,
     thread: str | None,
     timeout: timedelta,
 ) -> None:
@@ -33,7 +34,7 @@ def ask(  # noqa: PLR0913 - one parameter an option
 
     No other command of this agent gets that answer, a listen that runs beside it included.
     """
-    text, value = read_body(message, file, data)
+    text, value = read_body(message, file, data, fold=fold)
     run_async(_ask(shared, recipient, text, value, thread, timeout))
 
 

@@ -16,8 +16,9 @@ _CommandT = TypeVar("_CommandT", bound=Callable[..., object])
 
 
 def body_options(command: _CommandT) -> _CommandT:
-    """Give *command* -m, --file and --data."""
+    """Give *command* -m, --file, --data and --fold."""
     for option in (
+        click.option("--fold", is_flag=True, help="Replace signs such as © by (c) instead of refusing them."),
         click.option("--data", metavar="JSON", help="Send a JSON value."),
         click.option("--file", type=click.Path(path_type=Path), metavar="FILE", help="Send this file's text."),
         click.option("-m", "--message", metavar="TEXT", help="The text; - reads standard input."),
@@ -26,19 +27,24 @@ def body_options(command: _CommandT) -> _CommandT:
     return command
 
 
-def read_body(message: str | None, file: Path | None, data: str | None) -> tuple[str | None, object]:
+def read_body(
+    message: str | None, file: Path | None, data: str | None, *, fold: bool = False
+) -> tuple[str | None, object]:
     """Return the text and None, or None and the JSON value. Raises BadValue, EmptyMessage, NotUtf8, TooLarge."""
     if sum(source is not None for source in (message, file, data)) > 1:
         raise BadValue("more than one message body", hint="pass one of -m TEXT, --file FILE and --data JSON")
     if data is not None:
         return None, parse_json(data)
-    from aimessage.client import decode_text
+    from aimessage import client
 
     if file is not None:
-        return decode_text(read_file(file)), None
-    if message is None:
+        octets = read_file(file)
+    elif message is None:
         raise EmptyMessage("no message")
-    return decode_text(read_stdin() if message == "-" else _argument_bytes(message)), None
+    else:
+        octets = read_stdin() if message == "-" else _argument_bytes(message)
+    text = client.decode_text(octets)
+    return client.fold(text) if fold else text, None
 
 
 def _argument_bytes(argument: str) -> bytes:

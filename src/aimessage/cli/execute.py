@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -31,12 +32,21 @@ def environment(message: "Message", outer: Mapping[str, str]) -> dict[str, str]:
     return kept | told | {"AIMESSAGE_MESSAGE_REDELIVERED": "1" if message.redelivered else "0"}
 
 
-async def execute(message: "Message", argv: list[str], limit: timedelta) -> str | None:
-    """Run *argv* for *message*; return None if it exited with 0, or what went wrong in one phrase."""
+async def execute(
+    message: "Message", argv: list[str], limit: timedelta, agent: str, *, to_stderr: bool = False
+) -> str | None:
+    """Run *argv* for *message*, as *agent*; return None if it exited with 0, or what went wrong in one phrase.
+
+    With *to_stderr* what it prints goes to our stderr: our stdout is JSON.
+    """
     body = message.text if message.text is not None else json.dumps(message.data, ensure_ascii=False)
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.PIPE, env=environment(message, os.environ), start_new_session=True
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=sys.stderr if to_stderr else None,
+            env=environment(message, os.environ) | {"AIMESSAGE_AGENT": agent},
+            start_new_session=True,
         )
     except OSError as error:
         return f"{argv[0]} cannot be run: {(error.strerror or 'unknown').lower()}"

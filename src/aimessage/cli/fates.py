@@ -54,12 +54,12 @@ async def _history(shared: Shared, peer: str | None, limit: int, before: str | N
     for entry in entries:
         if entry.received is not None:
             shape = entry.received.as_json() | {"cursor": entry.cursor}
-            shared.screen.show(shape, message_line(shape))
+            shared.screen.show(shape, f"{message_line(shape)} (id {entry.received.id})")
         elif entry.sent is not None:
             shape = {"v": 1, "type": "sent", "cursor": entry.cursor, **asdict(entry.sent)}
             said = entry.sent.text or entry.sent.data or f"({entry.sent.bytes} bytes, text erased)"
             line = message_line(shape | {"from": f"me to {entry.sent.to}", "type": "message", "text": said})
-            shared.screen.show(shape, f"{line} [{entry.sent.state}]")
+            shared.screen.show(shape, f"{line} [{entry.sent.state}] (id {entry.sent.id})")
 
 
 @click.command(short_help="Say that messages have been dealt with.")

@@ -83,20 +83,22 @@ async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> 
             async with asyncio.timeout(limit.total_seconds() if limit is not None else None), aclosing(messages):
                 async for message in messages:
                     shape = message.as_json()
-                    shared.screen.show(shape, message_line(shape))
+                    named = f" (id {message.id})" if options["manual_ack"] else ""
+                    shared.screen.show(shape, message_line(shape) + named)
                     if argv is not None:
                         await _handle(shared, message, argv, options["command_timeout"])
                     shown += 1
         except TimeoutError:
-            pass  # the time that the caller gave is over, which is an answer and not a failure
+            if shown == 0 and me.trouble is not None:
+                raise me.trouble from None  # nothing came, because nothing can
     return shown
 
 
 async def _handle(shared: Shared, message: "Message", argv: list[str], limit: timedelta) -> None:
     from aimessage.cli.execute import execute
 
-    outcome = await execute(message, argv, limit)
+    outcome = await execute(message, argv, limit, shared.settings().agent, to_stderr=shared.screen.as_json)
     if outcome is None:
         await message.ack()
     else:
-        shared.screen.notice(f"message {message.id} is not acknowledged and comes again: {outcome}")
+        shared.screen.notice(f"message {message.id} is not acknowledged, and the next listen gets it again: {outcome}")

@@ -24,6 +24,7 @@ class _Options(TypedDict):
     message: str | None
     file: Path | None
     data: str | None
+    fold: bool
     thread: str | None
     reply_to: str | None
     ttl: timedelta | None
@@ -73,7 +74,7 @@ def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options
     has it on disk; "read": a consumer was shown it; "handled": a consumer acknowledged it. When it is not accepted in
     time, the exit code is 75 and the message waits in the outbox for this agent's next command.
     """
-    text, value = read_body(options["message"], options["file"], options["data"])
+    text, value = read_body(options["message"], options["file"], options["data"], fold=options["fold"])
     letter = _Letter(
         text,
         value,
@@ -91,10 +92,9 @@ def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options
 
 
 def _rehearse(shared: Shared, names: list[str], letter: _Letter) -> int:
-    from aimessage.client import require_clean
+    from aimessage.client import Letter
 
-    if letter.text is not None:
-        require_clean(letter.text)
+    Letter(letter.text, letter.data, letter.thread, letter.reply_to, letter.ttl).check()
     shared.settings()
     for name in names:
         shared.screen.show(

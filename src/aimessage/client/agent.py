@@ -28,9 +28,10 @@ from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
     BadValue,
+    FateTimedOut,
     IdentityExists,
     NoIdentity,
-    TimedOut,
+    RelayUnreachable,
 )
 from aimessage.types import message_id_text, parse_message_id
 from aimessage.wire.frames import ListUsers, Users
@@ -102,10 +103,18 @@ class connect:  # noqa: N801 - used as a function, like open()
         try:
             profile = load_profile(settings)
         except NoIdentity:
-            if not (settings.username and settings.server and settings.token):
+            given = {
+                "AIMESSAGE_USERNAME": settings.username,
+                "AIMESSAGE_TOKEN": settings.token,
+                "AIMESSAGE_SERVER": settings.server,
+            }
+            missing = [name for name, value in given.items() if value is None]
+            if settings.token is not None and missing:
+                raise NoIdentity("the token alone restores nothing", hint=f"set {' and '.join(missing)} too") from None
+            if missing:
                 raise
             try:
-                profile = await restore(settings, settings.username)
+                profile = await restore(settings, settings.username or "")
             except IdentityExists:  # another command of this agent restored it meanwhile
                 profile = load_profile(settings)
         self._agent = Agent(open_here(profile, settings.passphrase), notice=self._notice)
@@ -224,7 +233,9 @@ class Agent:
                 self._changes.tell()
                 return found[1].held_by(self)
         except TimeoutError:
-            error = TimedOut("no answer came in time", hint=f"aimessage status {message_id_text(message_id)}")
+            if fates.fate_of(self._here, message_id) == "waiting":
+                raise self._sender.kept(RelayUnreachable("the relay did not answer in time"), message_id) from None
+            error = FateTimedOut("no answer came in time", hint=f"aimessage status {message_id_text(message_id)}")
             error.message_id = message_id_text(message_id)
             raise error from None
         finally:
@@ -251,7 +262,7 @@ class Agent:
                 while FATES[state := fates.fate_of(self._here, message_id)] < FATES[fate]:
                     await self._receiver.next(watch, 1.0)
         except TimeoutError:
-            error = TimedOut(f"the message is not {fate} yet", hint=f"aimessage status {sent.id}")
+            error = FateTimedOut(f"the message is not {fate} yet", hint=f"aimessage status {sent.id}")
             error.message_id = sent.id
             raise error from None
         return replace(sent, state=state)
@@ -318,7 +329,7 @@ class Agent:
 
         With *keep* the caller says itself, by `shown`, that it has shown them: what it does not, comes again.
 
-        Raises what `listen` does.
+        Raises what `listen` does; Temporary: nothing came, and the relay cannot be reached.
         """
         wanted = Filter(sender, thread)
         loop = asyncio.get_running_loop()
@@ -329,11 +340,18 @@ class Agent:
                 await self._receiver.next(watch, settled_by - loop.time())
             while not (batch := consumers.claim(self._here, wanted, limit)) and loop.time() < until:
                 await self._receiver.next(watch, min(1.0, until - loop.time()))
+            if not batch and self._receiver.trouble is not None:
+                raise self._receiver.trouble  # nothing came, because nothing can
             messages = [message.held_by(self) for _, message in batch]
             if not keep:
                 self.shown(messages)
                 await self._sender.pay()
         return messages
+
+    @property
+    def trouble(self) -> AimessageError | None:
+        """What stands between a running `listen` or `wait` and the relay now; None if nothing does."""
+        return self._receiver.trouble
 
     def shown(self, messages: list[Message], *, until_handled: bool = False) -> None:
         """A consumer has been shown these messages: they do not come again."""

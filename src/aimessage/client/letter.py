@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 
 from aimessage.crypto.kdf import hmac_sha256
-from aimessage.e2ee.bodies import Body, Receipts
+from aimessage.e2ee.bodies import Body, Receipts, encode_body
 from aimessage.e2ee.text import require_clean
 from aimessage.errors import BadValue, EmptyMessage
 from aimessage.octets import lp16
@@ -58,7 +58,7 @@ class Letter:
             data=data,
             thread=thread,
             reply_to=parse_message_id(self.reply_to) if self.reply_to else b"",
-            expires_at=now_ms + self.life_ms if self.ttl else 0,
+            expires_at=now_ms + self.life_ms if self.ttl is not None else 0,
             expects_reply=self.expects_reply,
             hops=self.hops,
             receipts=int(self.receipts),
@@ -67,10 +67,15 @@ class Letter:
     @property
     def life_ms(self) -> int:
         """How long the message lives, in milliseconds. Raises BadValue: less than that."""
-        life = (self.ttl or LIFE) // timedelta(milliseconds=1)
+        life = (LIFE if self.ttl is None else self.ttl) // timedelta(milliseconds=1)
         if life < 1:
             raise BadValue("a message has to live for a moment", hint="leave --ttl away for 30 days")
         return life
+
+    def check(self) -> None:
+        """Return nothing if this can be sent, as far as can be known here. Raises what `body` does, and TooLarge."""
+        _ = self.life_ms
+        encode_body(self.body(0))
 
     def digest(self, key: SecretBytes, recipient: str) -> bytes:
         """Return 32 bytes that are equal for sends of the same content to the same *recipient*, address and all."""

@@ -152,9 +152,11 @@ class Link(WSListener):
                 limits = event.limits
                 burst = max(float(limits.request_burst) - 2, 1.0)
                 self._pace = _Pace(limits.requests_per_second * 0.9, burst, burst, asyncio.get_running_loop().time())
-                self.welcome.set_result(event)
+                if not self.welcome.done():  # whoever waited may have gone
+                    self.welcome.set_result(event)
             case Proved():
-                self.proved.set_result(event)
+                if not self.proved.done():
+                    self.proved.set_result(event)
             case Refused(id=0) | Bye():
                 self._fail(_refusal(event))
             case _ if (waiting := self._waiting.get(getattr(event, "id", 0))) and not waiting.done():

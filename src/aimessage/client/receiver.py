@@ -37,7 +37,10 @@ class Need(IntEnum):
 
 @dataclass(eq=False)
 class Receiver:
-    """Belongs to one Agent; runs while `receiving` is entered at least once."""
+    """Belongs to one Agent; runs while `receiving` is entered at least once.
+
+    *trouble* is what stands between us and the relay now, if anything does; it is tried again meanwhile.
+    """
 
     here: Here
     connection: Connection
@@ -49,6 +52,7 @@ class Receiver:
     _task: "asyncio.Task[None] | None" = None
     _failure: AimessageError | None = None
     _settled: bool = False
+    trouble: AimessageError | None = None
 
     @asynccontextmanager
     async def receiving(self, need: Need, *, until_handled: bool = False) -> AsyncIterator[Watch]:
@@ -116,6 +120,7 @@ class Receiver:
                     # A relay of ours was here: what answers in its place meanwhile (a proxy without it) passes.
                     if not (isinstance(error, Temporary) or (progress.met and isinstance(error, NotARelay))):
                         raise
+                    self.trouble = error
                     self._set_settled()  # as far as can be
                     await asyncio.sleep(next(progress.delays))
         except AimessageError as error:
@@ -146,6 +151,7 @@ class Receiver:
         if not await subscription.begin(publish=max(self._needs) > Need.WATCH):
             self._set_settled()
             return _PASSIVE_SECONDS
+        self.trouble = None
         progress.delays = Delays()  # a link that was good: the next loss starts with a short wait again
         try:
             async with asyncio.TaskGroup() as tasks:

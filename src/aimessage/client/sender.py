@@ -49,12 +49,12 @@ class Sender:
                         wait = error.retry_after.total_seconds() if error.retry_after else delay
                         await asyncio.sleep(wait)
                     except MailboxFull as error:
-                        raise self._kept(error, message_id) from None
+                        raise self.kept(error, message_id) from None
                     except AimessageError as error:
                         if outbox.abandon(self._here, message_id, error):
                             raise
-                        raise self._kept(error, message_id) from None
-        raise self._kept(last, message_id)
+                        raise self.kept(error, message_id) from None
+        raise self.kept(last, message_id)
 
     async def pay(self) -> None:
         """Send the receipts that are owed, if that is quick: this process may end before anybody's upkeep does it."""
@@ -76,7 +76,8 @@ class Sender:
                     with contextlib.suppress(AimessageError):  # left by an earlier command; not this message's troubles
                         await work_off(self._here, link, other)
 
-    def _kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
+    def kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
+        """Return *error*, which says that this message waits for the next command; it is nobody's meanwhile."""
         outbox.let_go(self._here, message_id)
         error.message_id = message_id_text(message_id)
         error.hint = f"the message {message_id_text(message_id)} is kept and goes out with this agent's next command"

@@ -88,7 +88,7 @@ def pad(octets: bytes) -> bytes:
     for size in _BUCKETS:
         if len(octets) < size:
             return octets + b"\x80" + bytes(size - len(octets) - 1)
-    raise TooLarge("the message is larger than 64 KiB")
+    raise TooLarge("the message with its frame is larger than 64 KiB; about 65 400 bytes of text fit")
 
 
 def unpad(octets: bytes) -> bytes:
