@@ -7,7 +7,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from aimessage.wire.frames import Accepted, Bye, Deliver, Done, FetchState, Post, Proved, StateAnswer, StoreState
@@ -53,6 +53,17 @@ async def test_the_command_serves_and_a_signal_drains_it(tmp_path: Path) -> None
         assert await process.wait() == 0
 
     assert bye.code == "relay_unavailable"
+
+
+async def test_who_is_sent_away_by_a_drain_is_told_when_to_come_back_each_at_another_moment() -> None:
+    async with AsyncExitStack() as stack:
+        process, line = await stack.enter_async_context(server("--store", "memory"))
+        peers = [await stack.enter_async_context(Peer(url_of(line), f"agent-{number}")) for number in range(8)]
+        process.send_signal(signal.SIGTERM)
+        waits = [(await peer.expect(Bye)).retry_after for peer in peers]
+
+    assert all(0.5 <= wait < 2.5 for wait in waits)
+    assert len(set(waits)) > 1
 
 
 async def test_mail_and_names_outlive_the_process(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The one configuration object."""
 
+from pathlib import Path
+
 import pytest
 
 from aimessage.errors import ConfigInvalid
-from aimessage.relay.config import load_config, plain_host
+from aimessage.relay.config import defaults_file, load_config, plain_host
+from aimessage.relay.limits import LIMITS
 
 
 def test_the_defaults_are_the_promised_ones() -> None:
@@ -51,3 +54,39 @@ def test_nonsense_is_refused_and_named(variable: str, value: str) -> None:
 )
 def test_hosts_are_compared_in_one_form(raw: str, host: str) -> None:
     assert plain_host(raw) == host
+
+
+def test_a_file_goes_before_the_default_and_after_all_else(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('port = 1\npairs = 2\nlookups = 3\ntrusted_proxy = ["10.0.0.0/8", "::1"]\n')
+
+    config = load_config({"port": "4", "config": str(file)}, {"PAIRS_PER_10_MINUTES": "5"})
+
+    assert (config.port, config.limits.pairs, config.limits.lookups) == (4, 5, 3)
+    assert [str(network) for network in config.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert load_config({}, {"AIMESSAGE_SERVER_CONFIG": str(file)}).limits.lookups == 3
+
+
+@pytest.mark.parametrize("text", ["prot = 1", "port = 'http'", "port =", "config = 'other'"])
+def test_a_file_that_is_wrong_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigInvalid, match="configuration file"):
+        load_config({"config": str(file)}, {})
+
+
+def test_the_printed_defaults_are_a_file_that_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    lines = defaults_file().splitlines()
+    file.write_text("\n".join(line.removeprefix("# ") if " = " in line else line for line in lines))
+
+    assert load_config({"config": str(file)}, {}) == load_config({}, {})
+
+
+def test_every_limit_is_described() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
+
+    for row in LIMITS:
+        flag = "--" + row.name.replace("_", "-")
+        assert f"| `{flag}` | `{row.variable}` | {row.default} |" in page

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from aimessage.errors import RecipientUnknown
-from aimessage.stores.ports import CaughtUp, Refusal, Store, Subscription
+from aimessage.stores.ports import CaughtUp, Refusal, Standing, Store, Subscription
 from aimessage.types import Position, VaultId
 from support.stores import ALICE, BOB, NOW, VAULT, ManualClock, accepted, account, contents, name, number, post
 
@@ -361,3 +361,24 @@ async def test_many_budgets_do_not_empty_each_other(store: Store, clock: ManualC
 async def test_a_store_has_a_random_id_and_takes_writes(store: Store) -> None:
     assert len(store.relay_id) == 16
     assert await store.check_writable() is None
+
+
+async def test_the_totals_are_those_of_all_mailboxes(store: Store) -> None:
+    await store.mailboxes.append([post(1), post(2), replace(post(3), owner=name(1))])
+    [entry] = (await contents(store.mailboxes))[:1]
+    await store.mailboxes.ack(ALICE, [(entry.position, entry.message_id)])
+
+    assert await store.mailboxes.totals() == (2, len(post(2).sealed) + len(post(3).sealed))
+
+
+async def test_what_the_operator_has_decided_outlives_the_store_and_can_be_taken_back(open_store: OpenStore) -> None:
+    store = await open_store()
+    await store.standings.set(ALICE, Standing.BANNED)
+    await store.standings.set(BOB, Standing.REMOVED)
+
+    assert await store.standings.all() == {ALICE: Standing.BANNED, BOB: Standing.REMOVED}
+
+    await store.standings.set(ALICE, Standing.GOOD)
+
+    assert await store.standings.of(ALICE) is Standing.GOOD
+    assert await store.standings.all() == {BOB: Standing.REMOVED}

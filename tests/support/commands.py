@@ -126,7 +126,19 @@ def running_relay(directory: Path, *flags: str) -> Iterator[Relay]:
     """Run `aimessage-server` on a free port under *directory*, without rate limits unless *flags* say otherwise."""
     directory.mkdir(parents=True, exist_ok=True)
     log_path, db_path = directory / "relay.log", directory / "data"
-    arguments = ["--port", "0", "--db-path", str(db_path), "--rate-global", "0", "--rate-connection", "0", *flags]
+    arguments = [
+        "--port",
+        "0",
+        "--db-path",
+        str(db_path),
+        "--rate-global",
+        "0",
+        "--rate-connection",
+        "0",
+        "--registrations",
+        "0",
+        *flags,
+    ]
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [BIN / "aimessage-server", *arguments],

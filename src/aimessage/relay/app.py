@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TypeVar
 
 import click
@@ -15,15 +16,18 @@ from aimessage import __version__
 from aimessage.clock import SystemClock
 from aimessage.crypto.random import system_entropy
 from aimessage.errors import AimessageError, InvalidInput, StoreDamaged
-from aimessage.relay.config import SETTINGS, RelayConfig
+from aimessage.relay.asking import ASKING
+from aimessage.relay.config import SETTINGS, RelayConfig, defaults_file
 from aimessage.relay.faults import behind
 from aimessage.relay.log import complain, configure_logs, event_log
 from aimessage.relay.operate import COMMANDS, exit_code, load_or_exit
 from aimessage.relay.service import serving
+from aimessage.relay.tls import Tls, load_tls
 
 __all__ = ["main"]
 
 _WILDCARDS = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104  # compared with, not bound to
+_REPEATABLE = frozenset({"public_host", "trusted_proxy"})
 _CommandT = TypeVar("_CommandT", bound=Callable[..., object])
 
 
@@ -33,7 +37,7 @@ def _flags(command: _CommandT) -> _CommandT:
         if setting.is_switch:
             option = click.option(setting.flag, setting.name, flag_value="on", default=None, help=text)
         else:
-            option = click.option(setting.flag, setting.name, multiple=setting.name == "public_host", help=text)
+            option = click.option(setting.flag, setting.name, multiple=setting.name in _REPEATABLE, help=text)
         command = option(command)
     return command
 
@@ -77,17 +81,32 @@ def _show(flags: dict[str, str | None]) -> None:
                 "mailbox_sender_share": quotas.sender_share,
                 "public_host": list(config.public_hosts),
                 "paranoid_durability": config.paranoid_durability,
+                "tls_cert": str(config.tls_cert) if config.tls_cert else None,
+                "tls_key": str(config.tls_key) if config.tls_key else None,
+                "trusted_proxy": [str(network) for network in config.trusted_proxies],
+                **asdict(config.limits),
             },
             indent=2,
         )
     )
 
 
+@_config.command("defaults")
+def _defaults() -> None:
+    """Print every setting with its default, as a file for --config."""
+    click.echo(defaults_file(), nl=False)
+
+
 @_config.command("check")
 @click.pass_obj
 def _check(flags: dict[str, str | None]) -> None:
     """Exit 0 if the relay could run with this configuration."""
-    load_or_exit(flags)
+    config = load_or_exit(flags)
+    try:
+        load_tls(config.tls_cert, config.tls_key)
+    except AimessageError as error:
+        complain(error, config.log_format)
+        sys.exit(exit_code(error))
     click.echo("the configuration is good")
 
 
@@ -120,15 +139,29 @@ async def _serve(config: RelayConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with serving(config, clock=SystemClock(), entropy=system_entropy) as service:
+        loop.add_signal_handler(signal.SIGHUP, _reload, service.tls)
         _banner(config, service.port)
         if config.host in _WILDCARDS and not config.public_hosts:
             event_log().warning("any host name is accepted at login; name this relay's own with --public-host")
         await stop.wait()
 
 
+def _reload(tls: Tls | None) -> None:
+    """SIGHUP: read the certificate again."""
+    if tls is None:
+        event_log().warning("nothing to read again", hint="only the files of --tls-cert and --tls-key are")
+        return
+    try:
+        tls.reload()
+    except AimessageError as error:
+        event_log().error("the old certificate stays", reason=error.message, hint=error.hint)
+    else:
+        event_log().info("the certificate was read again")
+
+
 def _banner(config: RelayConfig, port: int) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
-    url = f"ws://{host}:{port}"
+    url = f"{'wss' if config.tls_cert else 'ws'}://{host}:{port}"
     store = "memory" if config.store == "memory" else f"{config.store} in {config.db_path}"
     if config.log_format == "json":
         click.echo(json.dumps({"event": "listening", "level": "info", "url": url, "store": store}))
@@ -137,7 +170,7 @@ def _banner(config: RelayConfig, port: int) -> None:
     sys.stdout.flush()
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *ASKING):
     _command.add_command(command)
 
 

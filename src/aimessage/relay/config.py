@@ -1,15 +1,18 @@
-"""One frozen configuration, validated before anything starts: flag > environment > default."""
+"""One frozen configuration, validated before anything starts: flag > environment > file > default."""
 
 import math
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
 
 from aimessage.errors import ConfigInvalid
+from aimessage.relay.limits import LIMITS, RelayLimits
 from aimessage.stores.ports import Quotas
 
-__all__ = ["SETTINGS", "RelayConfig", "Setting", "load_config", "plain_host"]
+__all__ = ["SETTINGS", "RelayConfig", "Setting", "defaults_file", "load_config", "plain_host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,10 @@ class RelayConfig:
     quotas: Quotas
     public_hosts: tuple[str, ...]
     paranoid_durability: bool
+    tls_cert: Path | None
+    tls_key: Path | None
+    limits: RelayLimits
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,10 @@ def _text(raw: str) -> str:
     return raw.strip()
 
 
+def _path(raw: str) -> Path | None:
+    return Path(raw) if raw.strip() else None
+
+
 def _switch(raw: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if raw.strip().lower() not in words:
@@ -111,8 +122,30 @@ def _hosts(raw: str) -> tuple[str, ...]:
     return hosts
 
 
+def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part.strip(), strict=False) for part in raw.split(",") if part.strip())
+
+
+def _whole_or_auto(raw: str) -> int | None:
+    return None if raw == "auto" else _whole(raw)
+
+
+_FILE_BYTES = 64 << 10
 _T = TypeVar("_T")
 _DEFAULT = Quotas()
+
+_LIMIT_PARSERS: dict[str, Callable[[str], object]] = {
+    "rate_probes": _rate,
+    "connections": _whole_or_auto,
+    "connections_per_address": _whole,
+    "unauthenticated": _whole,
+    "login_seconds": _rate,
+    "heartbeat_seconds": _rate,
+    "stall_seconds": _rate,
+    "lookups": _whole,
+    "pairs": _whole,
+    "registrations": _whole,
+}
 
 SETTINGS = (
     Setting("host", "HOST_ADDRESS", "127.0.0.1", _text, "address to listen on"),
@@ -134,6 +167,11 @@ SETTINGS = (
         "keep a synced mark of every commit",
         is_switch=True,
     ),
+    Setting("tls_cert", "TLS_CERT", "", _path, "PEM file with the certificate and its chain; read again on SIGHUP"),
+    Setting("tls_key", "TLS_KEY", "", _path, "PEM file with the certificate's key"),
+    Setting("config", "AIMESSAGE_SERVER_CONFIG", "", _path, "TOML file with any of these settings"),
+    Setting("trusted_proxy", "TRUSTED_PROXY", "", _networks, "proxy whose X-Forwarded-For is believed; repeatable"),
+    *(Setting(row.name, row.variable, row.default, _LIMIT_PARSERS[row.name], row.help) for row in LIMITS),
 )
 """Every setting. 0 switches a rate or a quota off."""
 
@@ -143,7 +181,8 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
 
     Raises ConfigInvalid: a value that the relay cannot run with, named by where it came from.
     """
-    values = {setting.name: _value(setting, flags.get(setting.name), environ) for setting in SETTINGS}
+    file = _file(flags, environ)
+    values = {setting.name: _value(setting, flags.get(setting.name), environ, file) for setting in SETTINGS}
     if values["paranoid_durability"] and values["store"] == "memory":
         raise ConfigInvalid(
             "--paranoid-durability needs a store on disk", hint="leave it out, or run with --store rocksdb"
@@ -163,14 +202,58 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
         ),
         public_hosts=_as(tuple, values["public_host"]),
         paranoid_durability=_as(bool, values["paranoid_durability"]),
+        tls_cert=_as(Path, values["tls_cert"]) if values["tls_cert"] else None,
+        tls_key=_as(Path, values["tls_key"]) if values["tls_key"] else None,
+        limits=RelayLimits(**{row.name: values[row.name] for row in LIMITS}),  # type: ignore[arg-type]  # as parsed
+        trusted_proxies=_as(tuple, values["trusted_proxy"]),
     )
 
 
-def _value(setting: Setting, flag: str | Sequence[str] | None, environ: Mapping[str, str]) -> object:
+def defaults_file() -> str:
+    """Return every setting with its default as a configuration file, which sets nothing that was not so."""
+    lines = ["# Every setting of the relay and its default. A flag or an environment variable goes before this file."]
+    for setting in SETTINGS:
+        if setting.name != "config":
+            value = f'"{setting.default}"' if setting.default else '""'
+            lines += ["", f"# {setting.help}  [{setting.flag}, ${setting.variable}]", f"# {setting.name} = {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _file(flags: Mapping[str, str | Sequence[str] | None], environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what the configuration file sets, each value as a flag would have it. Raises ConfigInvalid."""
+    given = flags.get("config") or environ.get("AIMESSAGE_SERVER_CONFIG")
+    if not given or not isinstance(given, str):
+        return {}
+    hint = "the names and defaults are in: aimessage-server config defaults"
+    try:
+        with Path(given).open("rb") as stream:
+            octets = stream.read(_FILE_BYTES + 1)
+        if len(octets) > _FILE_BYTES:
+            raise ConfigInvalid(f"the configuration file is larger than {_FILE_BYTES} bytes", hint=hint)
+        table = tomllib.loads(octets.decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigInvalid(f"the configuration file cannot be read: {error}", hint=hint) from None
+    for name in table:
+        if name == "config" or all(name != setting.name for setting in SETTINGS):
+            raise ConfigInvalid(f"the configuration file sets {name!r}, which is no setting", hint=hint)
+    return {name: _as_typed(value) for name, value in table.items()}
+
+
+def _as_typed(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(str(part) for part in value) if isinstance(value, list) else str(value)
+
+
+def _value(
+    setting: Setting, flag: str | Sequence[str] | None, environ: Mapping[str, str], file: Mapping[str, str]
+) -> object:
     given = flag if isinstance(flag, str) or flag is None else ",".join(flag)
     source = setting.flag
     if not given:
         given, source = environ.get(setting.variable) or None, setting.variable
+    if not given and setting.name in file:
+        given, source = file[setting.name], f"{setting.name} in the configuration file"
     raw = setting.default if given is None else given
     try:
         return setting.parse(raw)

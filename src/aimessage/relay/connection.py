@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
 
-from aimessage.errors import AimessageError, RelayUnavailable, RemoteProtocolError, StoreDamaged
+from aimessage.clock import milliseconds
+from aimessage.errors import AimessageError, RecipientUnknown, RelayUnavailable, RemoteProtocolError, StoreDamaged
 from aimessage.relay.desk import Desk
 from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
@@ -19,7 +20,9 @@ from aimessage.wire.codec import UnknownFrame
 from aimessage.wire.frames import (
     Acknowledge,
     Bye,
+    CaughtUp,
     ClientFrame,
+    MailClass,
     Post,
     Prove,
     Refused,
@@ -41,11 +44,14 @@ _Event = ClientFrame | UnknownFrame | LinkFailed
 class Connection:
     """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, address: str) -> None:
+        self.address = address
         self._desk = desk
+        self._metrics = desk.metrics
         self._link = RelayLink()
         self._socket: Socket | None = None
         self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
+        self._receipts = LinkBucket(BOUNDS.receipts_factor * desk.config.rate_connection, desk.clock)
         self._pings = LinkBucket(10.0, desk.clock)
         self._order = Order(desk.clock)
         self._inbox: deque[_Event] = deque()
@@ -61,7 +67,9 @@ class Connection:
     def opened(self, socket: Socket) -> None:
         """The handshake is done: greet, and start our task."""
         self._socket = socket
-        self._link.greet(self._desk.welcome(self._challenge))
+        welcome = self._desk.welcome(self._challenge)
+        self._metrics.sent([welcome])
+        self._link.greet(welcome)
         self._flush()
         self._desk.own(self.run())
 
@@ -95,6 +103,7 @@ class Connection:
         for at in range(0, len(frames), FRAMES_PER_MESSAGE):
             if self._link.state is State.OPEN:
                 self._link.send(frames[at : at + FRAMES_PER_MESSAGE])
+                self._metrics.sent(frames[at : at + FRAMES_PER_MESSAGE])
         self._flush()
 
     def wake(self) -> None:
@@ -104,7 +113,9 @@ class Connection:
 
     def say_bye(self, code: str, message: str, retry_after: float = 0.0) -> None:
         """Say why, and close."""
-        self._link.close(Bye(code, message, retry_after))
+        bye = Bye(code, message, retry_after)
+        self._metrics.sent([bye])
+        self._link.close(bye)
         self._flush()
         if self._socket is not None:
             self._socket.close()
@@ -136,24 +147,29 @@ class Connection:
 
     async def _login(self) -> Registered | None:
         try:
-            async with asyncio.timeout(BOUNDS.login_seconds):
+            async with asyncio.timeout(self._desk.config.limits.login_seconds or None):
                 proof = await self._next()
                 if not isinstance(proof, Prove | Register):
                     self._fail(proof)
                     return None
-                account = await self._desk.authenticate(proof, self._challenge)
+                account = await self._desk.authenticate(proof, self._challenge, self.address)
         except TimeoutError:
+            self._metrics.limit("login_time")
             self.say_bye("timed_out", "the proof did not come in time")
             return None
         except StoreDamaged:
             raise
         except AimessageError as error:
-            self._link.reject(_refused(0, error))
+            refused = _refused(0, error)
+            self._metrics.sent([refused])
+            self._link.reject(refused)
             self._flush()
             if self._socket is not None:
                 self._socket.close(_PROTOCOL_ERROR, error.code)
             return None
-        self._link.admit(await self._desk.proved(account))
+        proved = await self._desk.proved(account)
+        self._metrics.sent([proved])
+        self._link.admit(proved)
         self._desk.logged_in(self)
         self._flush()
         self._collect()
@@ -197,7 +213,9 @@ class Connection:
         allowed = self._within_rate(events)
         if kind is Post:
             posts = [event for event in allowed if isinstance(event, Post)]
-            self.push(await self._desk.delivery.post(owner, posts, self._order))
+            answers = self._counted(owner, await self._desk.delivery.post(owner, posts, self._order))
+            self._metrics.posted(answers)
+            self.push(answers)
             return True
         for event in allowed:
             await self._until_writable()
@@ -217,20 +235,39 @@ class Connection:
         except AimessageError as error:
             return _refused(getattr(event, "id", 0), error)
 
+    def _counted(self, owner: Username, answers: Sequence[RelayFrame]) -> list[RelayFrame]:
+        """A post also tells whether there is such a name: a refused one counts as a look-up."""
+        counted: list[RelayFrame] = []
+        for answer in answers:
+            unknown = answer if isinstance(answer, Refused) and answer.code == RecipientUnknown.code else None
+            if unknown and (wait := self._desk.gate.lookups.take(owner)):
+                self._metrics.limit("lookups")
+                counted.append(Refused(unknown.id, "rate_limited", "too many look-ups by this identity", wait))
+            else:
+                counted.append(answer)
+        return counted
+
+    def _bucket_of(self, event: _Event) -> LinkBucket:
+        is_receipt = isinstance(event, Post) and event.mail_class == MailClass.CONTROL
+        return self._receipts if is_receipt else self._bucket
+
     def _within_rate(self, events: Sequence[_Event]) -> list[_Event]:
         allowed: list[_Event] = []
         refused: list[RelayFrame] = []
         for event in events:
             refusal = self._order.refusal(event.to, event.id) if isinstance(event, Post) else None
-            if refusal is None and (wait := self._bucket.take()):
+            if refusal is None and (wait := self._bucket_of(event).take()):
                 request_id = event.request_id if isinstance(event, UnknownFrame) else getattr(event, "id", 0)
                 refusal = Refused(request_id, "rate_limited", "too many requests on this connection", wait)
+                self._metrics.limit("connection_rate")
                 if isinstance(event, Post):
                     refusal = self._order.hold(event.to, refusal)
             if refusal is None:
                 allowed.append(event)
             else:
                 refused.append(refusal)
+                if isinstance(event, Post):
+                    self._metrics.posted([refusal])
         self.push(refused)
         return allowed
 
@@ -242,7 +279,7 @@ class Connection:
         if self._outflow_task is not None:
             self._outflow_task.cancel()
         self._outflow = Outflow(
-            owner, answer.subscription, self._desk.mailboxes, self._desk.clock, self.push, self._is_writable
+            owner, answer.subscription, self._desk.mailboxes, self._desk.clock, self._deliver, self._is_writable
         )
         self._desk.hub.receive(owner, self)
         self.push([answer])
@@ -259,8 +296,14 @@ class Connection:
             for entry in frame.entries
         ]
         if entries and await self._desk.is_newest(owner, outflow.subscription):
-            await self._desk.mailboxes.ack(owner, entries)
+            self._metrics.acknowledged(await self._desk.mailboxes.ack(owner, entries))
             outflow.acknowledged(entries)
+
+    def _deliver(self, frames: Sequence[RelayFrame]) -> None:
+        self.push(frames)
+        # What waited for its owner says nothing about the relay.
+        if self._outflow is not None and self._outflow.is_caught_up and not isinstance(frames[-1], CaughtUp):
+            self._metrics.delivered(frames, milliseconds(self._desk.clock.now()))
 
     async def _until_writable(self) -> None:
         """Do not answer into a full buffer: a peer that asks and never reads costs one buffer, then is cut."""
@@ -272,7 +315,9 @@ class Connection:
         return self._socket is not None and self._socket.is_writable
 
     def _collect(self) -> None:
-        self._inbox.extend(self._link.events_received())
+        events = self._link.events_received()
+        self._metrics.received(events)
+        self._inbox.extend(events)
         self._arrived.set()
 
     def _flush(self) -> None:

@@ -9,7 +9,7 @@ from aimessage.errors import AimessageError, StoreDamaged, UsernameMalformed
 from aimessage.relay.hub import Hub
 from aimessage.relay.limits import BOUNDS
 from aimessage.relay.order import Order
-from aimessage.stores.ports import Posting, Receipt, Refusal, Store
+from aimessage.stores.ports import Posting, Receipt, Refusal, Standing, Store
 from aimessage.types import MessageId, Username, parse_username
 from aimessage.wire.frames import Accepted, MailClass, Post, Refused, RelayFrame
 from aimessage.wire.limits import SEALED_BYTES
@@ -51,6 +51,10 @@ class Delivery:
             refused if refused is not None else _answer(post, next(results), order)
             for post, refused in zip(posts, answers, strict=True)
         ]
+
+    def forget(self, name: Username) -> None:
+        """Ask the directory again before anything goes to *name*."""
+        self._known.discard(name)
 
     async def run(self) -> None:
         """Commit what is waiting, again and again: everything that one turn of the loop brought, together."""
@@ -108,13 +112,15 @@ class Delivery:
         return None
 
     async def _is_registered(self, raw: str) -> bool:
-        if raw in self._known:  # a name is registered for ever
+        if raw in self._known:  # until `forget`, a name is registered for ever
             return True
         try:
             username = parse_username(raw)
         except UsernameMalformed:
             return False
         if username != raw or await self._store.directory.find(username) is None:
+            return False
+        if await self._store.standings.of(username) is Standing.REMOVED:
             return False
         if len(self._known) >= BOUNDS.known_names:
             self._known.clear()

@@ -2,18 +2,21 @@
 
 from collections.abc import Coroutine
 from datetime import timedelta
+from math import ceil
 from typing import Protocol, assert_never
 
 from aimessage import __version__
 from aimessage.clock import Clock, milliseconds
 from aimessage.crypto.random import Entropy
-from aimessage.errors import RateLimited, Unsupported
+from aimessage.errors import Blocked, RateLimited, Unsupported
 from aimessage.relay.auth import Authenticator, Challenge
 from aimessage.relay.config import RelayConfig
 from aimessage.relay.delivery import Delivery
 from aimessage.relay.directory import DirectoryDesk
 from aimessage.relay.hub import Hub, Neighbour
-from aimessage.stores.ports import Mailboxes, Refusal, Registered, Store
+from aimessage.relay.limits import Gate
+from aimessage.relay.metrics import Metrics
+from aimessage.stores.ports import Mailboxes, Refusal, Registered, Standing, Store
 from aimessage.types import Username, VaultId
 from aimessage.wire.codec import UnknownFrame
 from aimessage.wire.frames import (
@@ -42,14 +45,19 @@ __all__ = ["Desk", "Link", "Owner"]
 
 _NONCE_BYTES = 32
 _ID_BYTES = 16
+_SHUT_OUT = "the operator of this relay has shut this account out"
 
 
 class Link(Neighbour, Protocol):
     """A connection, as the service counts it."""
 
+    address: str
+
 
 class Owner(Protocol):
     """The service: it owns every task and counts the links."""
+
+    metrics: Metrics
 
     def own(self, work: Coroutine[None, None, None]) -> None:
         """Run *work* in the service's task group."""
@@ -75,15 +83,22 @@ class Desk:
         self.config = config
         self.clock = clock
         self.hub = Hub()
+        self.gate = Gate(config.rate_global, config.limits, clock)
         self.delivery = Delivery(store, self.hub, clock)
         self._store = store
         self._entropy = entropy
         self._auth = Authenticator(config, store, clock)
-        self._directory = DirectoryDesk(store, self.hub)
+        self.metrics = owner.metrics
+        self._directory = DirectoryDesk(store, self.hub, owner.metrics, self.gate)
         self.own = owner.own
         self.arrived = owner.arrived
         self.logged_in = owner.logged_in
         self.left = owner.left
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self._store
 
     @property
     def mailboxes(self) -> Mailboxes:
@@ -100,6 +115,7 @@ class Desk:
         limits = Limits(
             requests_per_second=rate,
             request_burst=max(1, int(2 * rate)),
+            heartbeat_seconds=ceil(self.config.limits.heartbeat_seconds) or 45,
             message_ttl_seconds=self.config.quotas.message_ttl_ms // 1000,
         )
         now = milliseconds(self.clock.now())
@@ -107,19 +123,21 @@ class Desk:
             challenge.nonce, self._store.relay_id, "aimessage-server", __version__, now, limits, features=["state"]
         )
 
-    async def authenticate(self, proof: Prove | Register, challenge: Challenge) -> Registered:
-        """Return the account that logs in. Raises what `Authenticator` raises, and RateLimited."""
+    async def authenticate(self, proof: Prove | Register, challenge: Challenge, address: str) -> Registered:
+        """Return the account that logs in. Raises what `Authenticator` raises, RateLimited, and Blocked."""
+        account = await self._proof(proof, challenge, address)
+        if await self.store.standings.of(account.username) is not Standing.GOOD:  # told to its owner only
+            raise Blocked(_SHUT_OUT)
+        return account
+
+    async def _proof(self, proof: Prove | Register, challenge: Challenge, address: str) -> Registered:
         if isinstance(proof, Prove):
             return await self._auth.prove(proof, challenge)
-        wait = await self.take_global()
+        wait = self.gate.registrations.take(address) or self.gate.requests.take(address)
         if wait:
+            self.metrics.limit("registrations")
             raise RateLimited("too many registrations just now", retry_after=timedelta(seconds=wait))
         return await self._auth.register(proof, challenge)
-
-    async def take_global(self) -> float:
-        """Take one token of the rate for handshakes, HTTP requests and registrations; return the wait, if any."""
-        rate = self.config.rate_global
-        return await self._store.budgets.take("global", rate=rate, burst=rate) if rate else 0.0
 
     async def proved(self, account: Registered) -> Proved:
         """Return what a login is told about its own account."""
@@ -130,12 +148,21 @@ class Desk:
     async def join(self, owner: Username, link: Link) -> None:
         """*link* is logged in as *owner*."""
         self.hub.join(owner, link)
+        if await self.store.standings.of(owner) is not Standing.GOOD:  # decided since its login
+            link.say_bye(Blocked.code, _SHUT_OUT)
         await self._store.presence.arrive(owner)
 
     async def leave(self, owner: Username, link: Link) -> None:
         """Undo `join`."""
         self.hub.leave(owner, link)
         await self._store.presence.leave(owner)
+
+    async def change_standing(self, owner: Username, standing: Standing) -> None:
+        """Decide about an account, from now on and on every link of its."""
+        await self.store.standings.set(owner, standing)
+        self.delivery.forget(owner)
+        if standing is not Standing.GOOD:
+            self.hub.expel(owner, Blocked.code, _SHUT_OUT)
 
     async def activate(self, owner: Username, request: Subscribe) -> Subscribed | Refused:
         """Make this vault's subscription the newest one."""
@@ -161,7 +188,7 @@ class Desk:
             case StockPairs():
                 return await directory.stock_pairs(owner, event)
             case FetchBundle():
-                return await directory.fetch_bundle(event)
+                return await directory.fetch_bundle(owner, event)
             case ListUsers():
                 return await directory.list_users(event)
             case StoreState():

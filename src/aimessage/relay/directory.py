@@ -4,8 +4,9 @@ from aimessage.crypto import signing
 from aimessage.errors import BadValue, DecryptionFailed, MalformedOctets, UsernameMalformed
 from aimessage.relay.auth import verified_bundle
 from aimessage.relay.hub import Hub
-from aimessage.relay.limits import BOUNDS
-from aimessage.stores.ports import Registered, Store
+from aimessage.relay.limits import BOUNDS, Gate
+from aimessage.relay.metrics import Metrics
+from aimessage.stores.ports import Registered, Standing, Store
 from aimessage.types import Username, parse_username
 from aimessage.wire.bundles import OneTimePair
 from aimessage.wire.frames import (
@@ -32,8 +33,10 @@ __all__ = ["DirectoryDesk"]
 class DirectoryDesk:
     """Answers the requests about the directory; every method returns the request's one answer."""
 
-    def __init__(self, store: Store, hub: Hub) -> None:
+    def __init__(self, store: Store, hub: Hub, metrics: Metrics, gate: Gate) -> None:
+        self._gate = gate
         self._store = store
+        self._metrics = metrics
         self._hub = hub
 
     async def publish(self, owner: Username, request: Publish) -> RelayFrame:
@@ -58,8 +61,11 @@ class DirectoryDesk:
         count = await self._store.pairs.stock(owner, account.vault_id, request.pairs[:room] if room else [])
         return Done(request.id, count)
 
-    async def fetch_bundle(self, request: FetchBundle) -> RelayFrame:
+    async def fetch_bundle(self, owner: Username, request: FetchBundle) -> RelayFrame:
         """Return a peer's bundle, with one of its pairs while there are any and they are not drained too fast."""
+        if wait := self._gate.lookups.take(owner):
+            self._metrics.limit("lookups")
+            return Refused(request.id, "rate_limited", "too many look-ups by this identity", wait)
         account = await self._find(request.username)
         if account is None:
             return Refused(request.id, "recipient_unknown", "nobody with this username is registered here")
@@ -73,7 +79,8 @@ class DirectoryDesk:
             names = await self._store.directory.names(after=request.after, limit=USERS_PER_PAGE + 1)
         else:
             names = sorted(name for name in online if name > request.after)[: USERS_PER_PAGE + 1]
-        page = [UserRow(name, name in online) for name in names[:USERS_PER_PAGE]]
+        gone = await self._removed()
+        page = [UserRow(name, name in online) for name in names[:USERS_PER_PAGE] if name not in gone]
         return Users(request.id, page, more=len(names) > USERS_PER_PAGE)
 
     async def store_state(self, owner: Username, request: StoreState) -> RelayFrame:
@@ -92,12 +99,8 @@ class DirectoryDesk:
         return StateAnswer(request.id, version, blob)
 
     async def _claim(self, account: Registered) -> bytes | None:
-        wait = await self._store.budgets.take(
-            f"pairs:{account.username}",
-            rate=BOUNDS.pairs_per_target / BOUNDS.pairs_seconds,
-            burst=BOUNDS.pairs_per_target,
-        )
-        if wait:
+        if self._gate.pairs.take(account.username):
+            self._metrics.limit("pairs")
             return None
         pair = await self._store.pairs.claim(account.username, account.vault_id)
         left = await self._store.pairs.count(account.username)
@@ -105,11 +108,17 @@ class DirectoryDesk:
             self._hub.push(account.username, [PairsLow(left)])
         return pair
 
+    async def _removed(self) -> frozenset[Username]:
+        standings = await self._store.standings.all()
+        return frozenset(name for name, standing in standings.items() if standing is Standing.REMOVED)
+
     async def _find(self, raw: str) -> Registered | None:
         try:
-            return await self._store.directory.find(parse_username(raw))
+            username = parse_username(raw)
         except UsernameMalformed:
             return None
+        removed = await self._store.standings.of(username) is Standing.REMOVED
+        return None if removed else await self._store.directory.find(username)
 
     async def _account(self, owner: Username) -> Registered:
         account = await self._store.directory.find(owner)

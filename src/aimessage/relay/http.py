@@ -1,11 +1,26 @@
 """Plain HTTP, sans-I/O: parse one request head, judge it, and write one answer; upgrades are only recognised here."""
 
+import json
 import re
 from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
-__all__ = ["HEALTH", "Request", "Response", "Upgrade", "origin_allowed", "parse_request", "route"]
+from aimessage.relay.metrics import CONTENT_TYPE
+
+__all__ = [
+    "HEALTH",
+    "Request",
+    "Response",
+    "Upgrade",
+    "client_address",
+    "is_in",
+    "origin_allowed",
+    "parse_request",
+    "route",
+]
 
 HEALTH = b'{"status":"ok","service":"aimessage-server"}'
 SUBPROTOCOL = "aimessage.v1"
@@ -83,14 +98,40 @@ def parse_request(head: bytes) -> Request | None:
     return Request(words[0].decode("ascii"), path, words[2].decode("ascii"), headers)
 
 
+def is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    """Return whether *address* is one of *networks*'."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    found = getattr(found, "ipv4_mapped", None) or found
+    return any(found in network for network in networks)
+
+
+def client_address(request: Request, peer: str, trusted: Sequence[IPv4Network | IPv6Network]) -> str:
+    """Return whose request this is: the last hop that is no trusted proxy. Only a trusted peer is asked for hops."""
+    hops = request.words("x-forwarded-for")
+    while is_in(peer, trusted) and hops:
+        hop = hops.pop()
+        try:
+            ip_address(hop)
+        except ValueError:
+            break  # nobody's word: the proxy itself answers for it
+        peer = hop
+    return peer
+
+
 def origin_allowed(request: Request) -> bool:
     """Return whether the Origin is absent or this machine; a browser elsewhere must not reach a local relay."""
     origins = request.headers.get("origin", [])
     return not origins or (len(origins) == 1 and _ORIGIN.fullmatch(origins[0]) is not None)
 
 
-def route(request: Request, *, ready: bool) -> Response | Upgrade:
-    """Return the answer to *request*, or the upgrade that it asks for."""
+def route(request: Request, *, unready: str = "", metrics: bytes = b"") -> Response | Upgrade:
+    """Return the answer to *request*, or the upgrade that it asks for.
+
+    *unready* is why /ready says no, *metrics* the page under /metrics.
+    """
     refusal = _refusal(request)
     if refusal is not None:
         return refusal
@@ -103,7 +144,7 @@ def route(request: Request, *, ready: bool) -> Response | Upgrade:
         )
     if request.method not in ("GET", "HEAD"):
         return Response(405, b"method not allowed\n", headers={**cors, "Allow": "GET, HEAD, OPTIONS"})
-    return _page(request.path, cors, ready=ready)
+    return _page(request.path, cors, unready, metrics)
 
 
 def _refusal(request: Request) -> Response | None:
@@ -121,13 +162,16 @@ def _cors(request: Request) -> dict[str, str]:
     return {"Vary": "Origin"} if origin is None else {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
 
 
-def _page(path: str, cors: dict[str, str], *, ready: bool) -> Response:
+def _page(path: str, cors: dict[str, str], unready: str, metrics: bytes) -> Response:
     match path:
         case "/health":
             return Response(200, HEALTH, _JSON, cors)
         case "/ready":
-            body = b'{"status":"ready"}' if ready else b'{"status":"not ready"}'
-            return Response(200 if ready else 503, body, _JSON, cors)
+            if unready:
+                return Response(503, json.dumps({"status": "not ready", "reason": unready}).encode(), _JSON, cors)
+            return Response(200, b'{"status":"ready"}', _JSON, cors)
+        case "/metrics":
+            return Response(200, metrics, CONTENT_TYPE, cors)
         case "/" | "/ws":
             return Response(
                 426, b"this is an AI Message relay: connect with WebSocket\n", headers={**cors, "Upgrade": "websocket"}

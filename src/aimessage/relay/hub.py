@@ -20,8 +20,8 @@ class Neighbour(Protocol):
         """There is new mail for this link's owner."""
         ...
 
-    def say_bye(self, code: str, message: str) -> None:
-        """Close the link with a reason."""
+    def say_bye(self, code: str, message: str, retry_after: float = 0.0) -> None:
+        """Close the link with a reason; its agent may come back after *retry_after* seconds."""
         ...
 
 
@@ -55,6 +55,11 @@ class Hub:
     def receives(self, owner: Username, link: Neighbour) -> bool:
         """Return whether *link* is the one that receives for *owner* here."""
         return self._receivers.get(owner) is link
+
+    def expel(self, owner: Username, code: str, message: str) -> None:
+        """Close every link of *owner* with a reason."""
+        for link in list(self._links.get(owner, ())):
+            link.say_bye(code, message)
 
     def wake(self, owners: Collection[Username]) -> None:
         """New mail is on disk for *owners*."""

@@ -1,10 +1,78 @@
-"""Every limit of the relay that is not a setting, one row each, and the token bucket of one link."""
+"""Every limit of the relay, one row each: what an operator may set, what is fixed; and what counts against them.
 
+The rows that may be set are flags, environment variables, keys of the file, and lines of docs/limits.md.
+"""
+
+import resource
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from math import ceil
 
 from aimessage.clock import Clock
 
-__all__ = ["BOUNDS", "Bounds", "LinkBucket"]
+__all__ = [
+    "BOUNDS",
+    "Bounds",
+    "FairWindow",
+    "Gate",
+    "LIMITS",
+    "Limit",
+    "LinkBucket",
+    "RelayLimits",
+    "Windows",
+    "block_of",
+]
+
+_DESCRIPTORS_IN_RESERVE = 96  # for the store's files, the listening sockets and the operator's door
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One row that an operator may set: a field of `RelayLimits`, its environment variable, what it bounds."""
+
+    name: str
+    variable: str
+    default: str
+    help: str
+
+
+LIMITS = (
+    Limit("rate_probes", "RATE_LIMIT_PROBES", "200", "requests a second for /health and /ready together"),
+    Limit("connections", "MAX_CONNECTIONS", "auto", "connections in all; auto: the descriptor limit less a reserve"),
+    Limit("connections_per_address", "MAX_CONNECTIONS_PER_ADDRESS", "256", "connections of one address"),
+    Limit("unauthenticated", "MAX_UNAUTHENTICATED", "100", "sockets that are not logged in"),
+    Limit("login_seconds", "LOGIN_SECONDS", "10", "seconds for the handshake, and for the login behind it"),
+    Limit("heartbeat_seconds", "HEARTBEAT_SECONDS", "45", "seconds until a silent peer is cut off"),
+    Limit("stall_seconds", "STALL_SECONDS", "20", "seconds that a peer may leave our write buffer full"),
+    Limit("lookups", "LOOKUPS_PER_MINUTE", "60", "bundle look-ups and unknown recipients a minute of one identity"),
+    Limit("pairs", "PAIRS_PER_10_MINUTES", "6", "one-time pairs served of one identity in 10 minutes"),
+    Limit("registrations", "REGISTRATIONS_PER_10_MINUTES", "30", "registrations in 10 minutes from one address"),
+)
+"""Each can be set to 0, which switches it off."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What the rows are set to; 0 for no limit, `connections` None for the descriptor limit less a reserve."""
+
+    rate_probes: float
+    connections: int | None
+    connections_per_address: int
+    unauthenticated: int
+    login_seconds: float
+    heartbeat_seconds: float
+    stall_seconds: float
+    lookups: int
+    pairs: int
+    registrations: int
+
+    def connection_bound(self) -> int:
+        """Return how many connections there may be in all, 0 for any number."""
+        if self.connections is not None:
+            return self.connections
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return 0 if descriptors == resource.RLIM_INFINITY else max(16, descriptors - _DESCRIPTORS_IN_RESERVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,15 +80,11 @@ class Bounds:
     """The rows. Sizes end in `_bytes`, durations in `_seconds`."""
 
     request_bytes: int = 16 << 10  # one HTTP request head
-    unauthenticated_sockets: int = 100
-    sockets: int = 20_000
-    login_seconds: float = 10.0
     nonce_seconds: float = 60.0
-    ping_idle_seconds: float = 25.0  # idle + reply: a dead peer is found in 40 s, under the announced 45
-    ping_reply_seconds: float = 15.0
-    stall_seconds: float = 20.0  # how long a peer may leave our write buffer full
     close_seconds: float = 2.0  # how long a peer may take to answer a close frame
     drain_seconds: float = 4.0
+    return_seconds: float = 0.5  # when the first agents may come back to a relay that stops
+    return_spread_seconds: float = 2.0  # and over how long all of them are spread, so that it is not stormed
     write_buffer_bytes: int = 256 << 10
     outgoing_message_bytes: int = 512 << 10  # so that buffer and message stay under 1 MiB together
     outgoing_frames: int = 200
@@ -28,9 +92,12 @@ class Bounds:
     window_entries: int = 1_000
     inbox_frames: int = 512  # requests of one link that wait for their turn
     pairs_low: int = 20
-    pairs_per_target: float = 6.0  # one-time pairs served of one target in `pairs_seconds`; then the last resort
     pairs_seconds: float = 600.0
-    probes_per_second: float = 200.0  # /health and /ready, apart from everything else
+    lookup_seconds: float = 60.0
+    registration_seconds: float = 600.0
+    counted_keys: int = 20_000  # addresses or names that one limit remembers; the longest unseen goes first
+    receipts_factor: float = 4.0  # receipts cost no requests, but come at most so many times as fast as these
+    metrics_per_second: float = 10.0  # pages of /metrics, each of which costs about a millisecond
     known_names: int = 100_000
     append_batch: int = 1_024
     expiry_batch: int = 1_000
@@ -66,3 +133,106 @@ class LinkBucket:
             return (1 - self._tokens) / self._rate
         self._tokens -= 1
         return 0.0
+
+
+def block_of(address: str) -> str:
+    """Return what limits an address: itself, or the /64 of an IPv6 address, of which a host has as many as it likes."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
+    return str(found)
+
+
+class Windows:
+    """At most *limit* events of each key in any *seconds*, 0 for no limit; never a burst above that, as a bucket has.
+
+    Moments are kept to a twentieth of the time, so that a key costs at most 21 numbers.
+    """
+
+    def __init__(self, limit: int, seconds: float, clock: Clock) -> None:
+        self._limit = limit
+        self._grain = seconds / 20
+        self._clock = clock
+        self._keys: OrderedDict[str, deque[list[int]]] = OrderedDict()  # of each: [grain, events in it]
+
+    def take(self, key: str) -> float:
+        """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
+        if not self._limit:
+            return 0.0
+        grain = int(self._clock.monotonic() / self._grain)
+        events = self._keys.setdefault(key, deque())
+        self._keys.move_to_end(key)
+        while events and events[0][0] < grain - 20:
+            events.popleft()
+        if sum(count for _, count in events) >= self._limit:
+            return (events[0][0] + 21) * self._grain - self._clock.monotonic()
+        if events and events[-1][0] == grain:
+            events[-1][1] += 1
+        else:
+            events.append([grain, 1])
+        if len(self._keys) > BOUNDS.counted_keys:
+            self._keys.popitem(last=False)
+        return 0.0
+
+
+class FairWindow:
+    """At most *rate* events in any second, 0 for no limit, in fair shares among the addresses that ask.
+
+    An address that asks alone gets nine tenths; the last tenth is there for who comes while it floods. Below one event
+    a second the window is longer.
+    """
+
+    _GRAINS = 50
+
+    def __init__(self, rate: float, clock: Clock) -> None:
+        self._clock = clock
+        self._limit = max(1, int(rate)) if rate else 0
+        self._grain = max(1.0, 1 / rate) / self._GRAINS if rate else 1.0
+        self._past: deque[tuple[int, Counter[str], set[str]]] = deque()  # grain, events of each, who asked
+        self._events: Counter[str] = Counter()
+        self._total = 0
+        self._asking: Counter[str] = Counter()  # the grains in which each asked
+
+    def take(self, address: str) -> float:
+        """Count one event; return 0.0 if it is within the limit, else the seconds after which to ask again."""
+        if not self._limit:
+            return 0.0
+        grain = int(self._clock.monotonic() / self._grain)
+        self._forget(grain - self._GRAINS)
+        if not self._past or self._past[-1][0] != grain:
+            self._past.append((grain, Counter(), set()))
+        _, events, asked = self._past[-1]
+        if address not in asked and len(self._asking) < BOUNDS.counted_keys:
+            asked.add(address)
+            self._asking[address] += 1
+        share = max(1, ceil(self._limit * 0.9 / max(1, len(self._asking))))
+        if self._total >= self._limit or self._events[address] >= share:
+            return max(self._grain, (self._past[0][0] + self._GRAINS + 1) * self._grain - self._clock.monotonic())
+        events[address] += 1
+        self._events[address] += 1
+        self._total += 1
+        return 0.0
+
+    def _forget(self, before: int) -> None:
+        while self._past and self._past[0][0] < before:
+            _, events, asked = self._past.popleft()
+            self._total -= events.total()
+            for counted, gone in ((self._events, events), (self._asking, Counter(asked))):
+                counted.subtract(gone)
+                for address in gone:
+                    if counted[address] <= 0:
+                        del counted[address]
+
+
+class Gate:
+    """What one relay counts against its limits, apart from sockets and the rate of each link."""
+
+    def __init__(self, rate_global: float, limits: RelayLimits, clock: Clock) -> None:
+        self.requests = FairWindow(rate_global, clock)
+        self.probes = FairWindow(limits.rate_probes, clock)
+        self.lookups = Windows(limits.lookups, BOUNDS.lookup_seconds, clock)
+        self.pairs = Windows(limits.pairs, BOUNDS.pairs_seconds, clock)
+        self.registrations = Windows(limits.registrations, BOUNDS.registration_seconds, clock)

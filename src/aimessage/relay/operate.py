@@ -3,9 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -16,7 +17,7 @@ from aimessage.relay.log import complain
 from aimessage.relay.wiring import copy_snapshot, restore_backup, stopped_snapshot, verify_directory
 from aimessage.stores.ports import Findings
 
-__all__ = ["COMMANDS", "exit_code", "load_or_exit"]
+__all__ = ["COMMANDS", "Flags", "command_for", "db_path_option", "exit_code", "load_or_exit"]
 
 _SHOWN = 50
 _AFTER_RESTORE = (
@@ -26,8 +27,13 @@ _AFTER_RESTORE = (
     "all one-time pairs were dropped, so that none is served twice; agents stock new ones when they connect",
 )
 
-_Flags = dict[str, str | None]
-_db_path = click.option("--db-path", default=None, help="the relay's directory, as it was started with")
+Flags = dict[str, str | None]
+_CommandT = TypeVar("_CommandT", bound=Callable[..., object])
+
+
+def db_path_option(command: _CommandT) -> _CommandT:
+    """Give *command* the relay's directory."""
+    return click.option("--db-path", default=None, help="the relay's directory, as it was started with")(command)
 
 
 def exit_code(error: AimessageError) -> int:
@@ -45,7 +51,7 @@ def load_or_exit(flags: Mapping[str, str | None]) -> RelayConfig:
 
 
 @contextmanager
-def _command(flags: _Flags, db_path: str | None) -> Iterator[RelayConfig]:
+def command_for(flags: Flags, db_path: str | None) -> Iterator[RelayConfig]:
     """The configuration for one command, and the boundary that turns its error into a sentence and an exit code."""
     config = load_or_exit({**flags, "db_path": db_path} if db_path else flags)
     try:
@@ -79,28 +85,28 @@ def _runs_on(db_path: Path) -> bool:
 
 @click.command("backup")
 @click.argument("directory")
-@_db_path
+@db_path_option
 @click.pass_obj
-def _backup(flags: _Flags, directory: str, db_path: str | None) -> None:
+def _backup(flags: Flags, directory: str, db_path: str | None) -> None:
     """Copy the store into DIRECTORY, which must not exist or be empty; the relay may run.
 
     Everything that was accepted before this command started is in it. The copy is read before it appears.
     """
-    with _command(flags, db_path) as config, _snapshot(config.db_path) as snapshot:
+    with command_for(flags, db_path) as config, _snapshot(config.db_path) as snapshot:
         found = copy_snapshot(snapshot, Path(directory))
         _report(config, "backup complete", directory, found)
 
 
 @click.command("verify")
 @click.argument("directory", required=False)
-@_db_path
+@db_path_option
 @click.pass_obj
-def _verify(flags: _Flags, directory: str | None, db_path: str | None) -> None:
+def _verify(flags: Flags, directory: str | None, db_path: str | None) -> None:
     """Read all of a backup in DIRECTORY, or of the relay's own store, running or not; change nothing.
 
     Exits with 1 and names every damaged mailbox if there is one.
     """
-    with _command(flags, db_path) as config:
+    with command_for(flags, db_path) as config:
         place = directory or str(config.db_path)
         if directory is None and _runs_on(config.db_path):
             with _snapshot(config.db_path) as snapshot:
@@ -115,11 +121,11 @@ def _verify(flags: _Flags, directory: str | None, db_path: str | None) -> None:
 
 @click.command("restore")
 @click.argument("backup")
-@_db_path
+@db_path_option
 @click.pass_obj
-def _restore(flags: _Flags, backup: str, db_path: str | None) -> None:
+def _restore(flags: Flags, backup: str, db_path: str | None) -> None:
     """Make the relay's store from BACKUP; the relay must not run, and its directory must be absent or empty."""
-    with _command(flags, db_path) as config:
+    with command_for(flags, db_path) as config:
         found = restore_backup(Path(backup), config.db_path)
         _report(config, "restored", str(config.db_path), found)
         for sentence in _AFTER_RESTORE:

@@ -50,6 +50,11 @@ class Outflow:
         """The number that its deliveries carry."""
         return self._subscription
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that was there at the start has been sent."""
+        return self._caught_up
+
     def wake(self) -> None:
         """Something may have changed: new mail, a writable link, an acknowledgement."""
         self._awake.set()

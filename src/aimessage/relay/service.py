@@ -1,6 +1,7 @@
 """One running relay: it owns every task, counts every socket, judges every handshake, and drains at the end."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from math import ceil
@@ -12,9 +13,12 @@ from aimessage.relay.admin import operator_door, store_requests
 from aimessage.relay.config import RelayConfig
 from aimessage.relay.connection import Connection
 from aimessage.relay.desk import Desk, Link
-from aimessage.relay.http import Request, Response, Upgrade, route
-from aimessage.relay.limits import BOUNDS, Bounds
+from aimessage.relay.governing import relay_requests
+from aimessage.relay.http import Request, Response, Upgrade, client_address, is_in, route
+from aimessage.relay.limits import BOUNDS, Bounds, RelayLimits, block_of
 from aimessage.relay.log import event_log
+from aimessage.relay.metrics import Gauges, Metrics
+from aimessage.relay.tls import Tls, load_tls
 from aimessage.relay.transport import Socket, listen
 from aimessage.relay.wiring import open_store
 from aimessage.stores.ports import Store
@@ -33,16 +37,24 @@ class Service:
     ) -> None:
         self._store = store
         self._clock = clock
+        self._entropy = entropy
         self._tasks = tasks
         self._links: set[Link] = set()
         self._strangers: set[Link] = set()
         self._owned: set[asyncio.Task[None]] = set()
-        self._at_the_door = 0
+        self.limits: RelayLimits = config.limits
+        self._connection_bound = config.limits.connection_bound()
+        self._trusted = config.trusted_proxies
+        self._at_the_door: Counter[str] = Counter()  # sockets of each address
+        self._links_of: Counter[str] = Counter()
         self._draining = False
         self._over = False
         self._empty = asyncio.Event()
+        self.metrics = Metrics()
+        store.observe_commits(self.metrics.committed)
         self.desk = Desk(config, store, clock, entropy, self)
         self.port = 0
+        self.tls: Tls | None = None
 
     def own(self, work: Coroutine[None, None, None]) -> None:
         """Run *work* in the relay's task group, until it ends or the relay does."""
@@ -55,7 +67,9 @@ class Service:
 
     def arrived(self, link: Link) -> None:
         """A link is open; it counts as not logged in."""
+        self.metrics.connected()
         self._links.add(link)
+        self._links_of[link.address] += 1
         self._strangers.add(link)
 
     def logged_in(self, link: Link) -> None:
@@ -64,41 +78,76 @@ class Service:
 
     def left(self, link: Link) -> None:
         """The link is over."""
+        if link in self._links:
+            _one_less(self._links_of, link.address)
         self._links.discard(link)
         self._strangers.discard(link)
         if not self._links:
             self._empty.set()
 
-    def admit_socket(self) -> bool:
-        """Count one more socket that is not logged in; False if there are too many."""
-        strangers = self._at_the_door + len(self._strangers)
-        if strangers >= BOUNDS.unauthenticated_sockets or len(self._links) >= BOUNDS.sockets:
-            return False
-        self._at_the_door += 1
-        return True
+    def admit_socket(self, peer: str) -> Response | None:
+        """Count one more socket that is not logged in; if there are too many, return what to answer."""
+        address = block_of(peer)
+        waiting, most = self._at_the_door.total(), self.limits
+        if _is_full(waiting + len(self._strangers), most.unauthenticated) or _is_full(
+            waiting + len(self._links), self._connection_bound
+        ):
+            self.metrics.limit("sockets")
+            return Response(503, b"too many connections\n", headers={"Retry-After": "5"})
+        mine = self._at_the_door[address] + self._links_of[address]
+        if not is_in(peer, self._trusted) and _is_full(mine, most.connections_per_address):
+            return self._too_many_of_one()
+        self._at_the_door[address] += 1
+        return None
 
-    def forget_socket(self) -> None:
+    def forget_socket(self, peer: str) -> None:
         """The socket has left the door."""
-        self._at_the_door -= 1
+        _one_less(self._at_the_door, block_of(peer))
 
-    async def judge(self, request: Request) -> Response | Upgrade:
+    def client_of(self, request: Request, peer: str) -> str:
+        """Return the address that answers for *request*, which came from the socket of *peer*."""
+        return block_of(client_address(request, peer, self._trusted))
+
+    def _too_many_of_one(self) -> Response:
+        self.metrics.limit("address_sockets")
+        return Response(429, b"too many connections from this address\n", headers={"Retry-After": "5"})
+
+    async def judge(self, request: Request, address: str) -> Response | Upgrade:
         """Return the answer to *request* under the global rate; probes have a rate of their own."""
         if request.is_probe:
-            rate = BOUNDS.probes_per_second
-            wait = await self._store.budgets.take("probes", rate=rate, burst=rate)
+            wait = self.desk.gate.probes.take(address)
+        elif request.path == "/metrics":
+            rate = BOUNDS.metrics_per_second
+            wait = await self._store.budgets.take("metrics", rate=rate, burst=rate)
         else:
-            wait = await self.desk.take_global()
+            wait = self.desk.gate.requests.take(address)
         if wait:
+            self.metrics.limit("http_rate")
             return Response(429, b"too many requests\n", headers={"Retry-After": str(ceil(wait))})
-        ready = not self._draining and (request.path != "/ready" or await self._store.check_writable() is None)
-        verdict = route(request, ready=ready)
+        unready = await self._unready() if request.path == "/ready" else ""
+        page = self.metrics.page(await self.gauges()) if request.path == "/metrics" else b""
+        verdict = route(request, unready=unready, metrics=page)
         if self._draining and isinstance(verdict, Upgrade):
             return Response(503, b"this relay is stopping\n", headers={"Retry-After": "2"})
+        if isinstance(verdict, Upgrade) and _is_full(self._links_of[address], self.limits.connections_per_address):
+            return self._too_many_of_one()  # behind a proxy, only now is it known whose socket this is
         return verdict
 
-    def new_socket(self) -> Socket:
+    async def _unready(self) -> str:
+        """Return why nothing new should be sent here, "" if all is well."""
+        if self._draining:
+            return "this relay is stopping"
+        refusal = await self._store.check_writable()
+        return "" if refusal is None else refusal.message
+
+    async def gauges(self) -> Gauges:
+        """Return what is so at this moment."""
+        entries, size = await self._store.mailboxes.totals()
+        return Gauges(len(self._links), len(self._strangers), entries, size, await self._unready())
+
+    def new_socket(self, address: str) -> Socket:
         """Return the socket for an accepted upgrade, with a connection behind it."""
-        return Socket(Connection(self.desk), BOUNDS, ANNOUNCED_MESSAGE_BYTES)
+        return Socket(Connection(self.desk, address), BOUNDS, self.limits, ANNOUNCED_MESSAGE_BYTES)
 
     async def sweep(self) -> None:
         """Delete expired mail, a bounded batch at a time. Raises StoreDamaged, also if nobody else looks."""
@@ -118,7 +167,9 @@ class Service:
         self._draining = True
         self._empty.clear()
         for link in list(self._links):
-            link.say_bye("relay_unavailable", "this relay is stopping")
+            share = int.from_bytes(self._entropy(2), "big") / 65_536
+            back = BOUNDS.return_seconds + share * BOUNDS.return_spread_seconds
+            link.say_bye("relay_unavailable", "this relay is stopping", back)
         if self._links:
             try:
                 async with asyncio.timeout(BOUNDS.drain_seconds):
@@ -131,6 +182,16 @@ class Service:
         self._over = True
         for task in self._owned:
             task.cancel()
+
+
+def _is_full(count: int, most: int) -> bool:
+    return 0 < most <= count
+
+
+def _one_less(counts: Counter[str], address: str) -> None:
+    counts[address] -= 1
+    if counts[address] <= 0:
+        del counts[address]
 
 
 async def _bounded(work: Coroutine[None, None, None]) -> None:
@@ -147,13 +208,15 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
 async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> AsyncIterator[Service]:
     """Run a relay while the context is open; drain it at the end.
 
-    Raises StoreDamaged, RelayUnavailable: the store or the address cannot be had. A group that holds StoreDamaged: the
-    store was found damaged later.
+    Raises StoreDamaged, RelayUnavailable: the store or the address cannot be had; ConfigInvalid: TLS cannot. A group
+    that holds StoreDamaged: the store was found damaged later.
     """
+    tls = load_tls(config.tls_cert, config.tls_key)
     store = await open_store(config, entropy=entropy, clock=clock)
     try:
         async with asyncio.TaskGroup() as tasks:
             service = Service(config, store, clock, entropy, tasks)
+            service.tls = tls
             server, service.port = await _listen(service, config)
             standing = [tasks.create_task(service.desk.delivery.run()), tasks.create_task(service.sweep())]
             try:
@@ -172,12 +235,14 @@ async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> Asy
 def _operators(config: RelayConfig, store: Store, service: Service) -> AbstractAsyncContextManager[None]:
     if config.store == "memory":  # it has no directory, and nothing to keep
         return nullcontext()
-    return operator_door(config.db_path, store_requests(store), service.own)
+    return operator_door(
+        config.db_path, store_requests(store) | relay_requests(service.desk, service.gauges), service.own
+    )
 
 
 async def _listen(service: Service, config: RelayConfig) -> tuple[asyncio.Server, int]:
     try:
-        return await listen(service, config.host, config.port)
+        return await listen(service, config.host, config.port, service.tls.context if service.tls else None)
     except OSError as error:
         raise RelayUnavailable(
             f"cannot listen on {config.host}:{config.port}: {error.strerror or 'no such address'}",

@@ -7,6 +7,7 @@ every socket is bounded in what it buffers, both ways.
 import asyncio
 import logging
 import socket as sockets
+import ssl
 from collections.abc import Coroutine
 from typing import Protocol
 
@@ -25,11 +26,12 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # what ws_cr
 
 from aimessage.relay.frames import Assembler, Breach
 from aimessage.relay.http import Request, Response, Upgrade, parse_request
-from aimessage.relay.limits import Bounds
+from aimessage.relay.limits import Bounds, RelayLimits
 
 __all__ = ["Door", "Handler", "Judge", "Socket", "listen"]
 
 _GOING_AWAY = 1001
+_IDLE, _REPLY = 0.55, 0.35  # of the heartbeat: a dead peer is found in nine tenths of what was announced
 
 
 class Handler(Protocol):
@@ -59,7 +61,8 @@ class Handler(Protocol):
 class Socket(WSListener):
     """One WebSocket of one peer."""
 
-    def __init__(self, handler: Handler, bounds: Bounds, message_bytes: int) -> None:
+    def __init__(self, handler: Handler, bounds: Bounds, limits: RelayLimits, message_bytes: int) -> None:
+        self._limits = limits
         self._handler = handler
         self._bounds = bounds
         self._assembler = Assembler(message_bytes)
@@ -131,7 +134,8 @@ class Socket(WSListener):
     def pause_writing(self) -> None:
         """picows' write buffer has no bound: stop taking requests, and cut a peer that stays like this."""
         self.hold("stalled")
-        self._abort_after(self._bounds.stall_seconds)
+        if self._limits.stall_seconds:
+            self._abort_after(self._limits.stall_seconds)
 
     def resume_writing(self) -> None:
         """The buffer has drained."""
@@ -173,20 +177,25 @@ class Judge(Protocol):
     """Decides about requests; the service behind every door."""
 
     bounds: Bounds
+    limits: RelayLimits
 
-    def admit_socket(self) -> bool:
-        """Count one more socket that is not logged in; False if there are too many."""
+    def admit_socket(self, peer: str) -> Response | None:
+        """Count one more socket that is not logged in; if there are too many, return what to answer."""
         ...
 
-    def forget_socket(self) -> None:
+    def forget_socket(self, peer: str) -> None:
         """Undo admit_socket."""
         ...
 
-    async def judge(self, request: Request) -> Response | Upgrade:
+    def client_of(self, request: Request, peer: str) -> str:
+        """Return the address that answers for *request*, which came from the socket of *peer*."""
+        ...
+
+    async def judge(self, request: Request, address: str) -> Response | Upgrade:
         """Return the answer, or the upgrade."""
         ...
 
-    def new_socket(self) -> Socket:
+    def new_socket(self, address: str) -> Socket:
         """Return the socket, with its handler, for an accepted upgrade."""
         ...
 
@@ -203,16 +212,22 @@ class Door(asyncio.Protocol):
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._peer = ""
         self._counted = False
         self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A peer has connected."""
         self._transport = transport  # type: ignore[assignment]  # asyncio passes a Transport, typed as its base
-        self._counted = self._judge.admit_socket()
-        self._timer = asyncio.get_running_loop().call_later(self._judge.bounds.login_seconds, transport.abort)  # type: ignore[attr-defined]
-        if not self._counted:
-            self._answer(Response(503, b"too many connections\n", headers={"Retry-After": "5"}))
+        self._peer = (transport.get_extra_info("peername") or ("",))[0]
+        refusal = self._judge.admit_socket(self._peer)
+        self._counted = refusal is None
+        # A refused peer gets its time too: it may not read what we answer.
+        seconds = self._judge.limits.login_seconds or (0 if self._counted else self._judge.bounds.close_seconds)
+        if seconds:
+            self._timer = asyncio.get_running_loop().call_later(seconds, transport.abort)  # type: ignore[attr-defined]
+        if refusal is not None:
+            self._answer(refusal)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the head, and perhaps behind it."""
@@ -237,11 +252,12 @@ class Door(asyncio.Protocol):
         if request is None:
             self._answer(Response(400, b"this is not an HTTP request\n"))
             return
-        verdict = await self._judge.judge(request)
+        address = self._judge.client_of(request, self._peer)
+        verdict = await self._judge.judge(request, address)
         if isinstance(verdict, Response):
             self._answer(verdict, head_only=request.method == "HEAD")
         elif self._transport is not None and not self._transport.is_closing():
-            self._hand_over(self._transport, verdict, tail)
+            self._hand_over(self._transport, verdict, tail, address)
 
     def _answer(self, response: Response, *, head_only: bool = False) -> None:
         self._answered = True
@@ -249,9 +265,9 @@ class Door(asyncio.Protocol):
             self._transport.write(response.encode(head_only=head_only))
             self._transport.close()
 
-    def _hand_over(self, transport: asyncio.Transport, upgrade: Upgrade, tail: bytes) -> None:
+    def _hand_over(self, transport: asyncio.Transport, upgrade: Upgrade, tail: bytes, address: str) -> None:
         """From here on picows owns the connection, and the link counts as not logged in by itself."""
-        protocol = _picows(self._judge.new_socket(), upgrade, self._judge.bounds)
+        protocol = _picows(self._judge.new_socket(address), upgrade, self._judge.limits.heartbeat_seconds)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         _feed(protocol, _canonical(upgrade.key) + tail)
@@ -265,7 +281,7 @@ class Door(asyncio.Protocol):
             self._timer = None
         if self._counted:
             self._counted = False
-            self._judge.forget_socket()
+            self._judge.forget_socket(self._peer)
 
 
 def _canonical(key: str) -> bytes:
@@ -284,7 +300,7 @@ def _feed(protocol: WSProtocol, octets: bytes) -> None:
         octets = octets[count:]
 
 
-def _picows(socket: Socket, upgrade: Upgrade, bounds: Bounds) -> WSProtocol:
+def _picows(socket: Socket, upgrade: Upgrade, heartbeat_seconds: float) -> WSProtocol:
     def accept(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(upgrade.headers), socket)
 
@@ -293,17 +309,22 @@ def _picows(socket: Socket, upgrade: Upgrade, bounds: Bounds) -> WSProtocol:
     # read buffer.
     return WSProtocol(
         None, None, False, accept, logging.getLogger("picows.server"), True, 5,
-        True, bounds.ping_idle_seconds, bounds.ping_reply_seconds, WSAutoPingStrategy.PING_WHEN_IDLE, False,
+        heartbeat_seconds > 0, heartbeat_seconds * _IDLE, heartbeat_seconds * _REPLY,
+        WSAutoPingStrategy.PING_WHEN_IDLE, False,
         1 << 20, None, 4096,
     )  # fmt: skip
 
 
-async def listen(judge: Judge, host: str, port: int) -> tuple[asyncio.Server, int]:
+async def listen(judge: Judge, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int]:
     """Return the listening server and its real port. Raises OSError: the address cannot be had."""
 
     def new_door() -> Door:
         return Door(judge)
 
-    server = await asyncio.get_running_loop().create_server(new_door, host, port, backlog=1024)
+    # A handshake that does not come to its end is no socket of ours yet: time alone bounds it.
+    seconds = (judge.limits.login_seconds or None) if tls is not None else None
+    server = await asyncio.get_running_loop().create_server(
+        new_door, host, port, backlog=1024, ssl=tls, ssl_handshake_timeout=seconds
+    )
     bound: sockets.socket = server.sockets[0]
     return server, int(bound.getsockname()[1])

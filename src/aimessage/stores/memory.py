@@ -1,6 +1,6 @@
 """The reference store: plain dictionaries, gone with the process. Nothing here awaits, so every method is atomic."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,8 @@ from aimessage.stores.ports import (
     Receipt,
     Refusal,
     Registered,
+    Standing,
+    Standings,
     States,
     Stored,
     Subscription,
@@ -104,6 +106,11 @@ class MemoryMailboxes:
         """Return the entries and the sealed bytes that the mailbox holds."""
         ledger = self._box(owner).ledger
         return ledger.entries, ledger.bytes
+
+    async def totals(self) -> tuple[int, int]:
+        """Return the entries and the sealed bytes that all mailboxes hold."""
+        ledgers = [box.ledger for box in self._boxes.values()]
+        return sum(ledger.entries for ledger in ledgers), sum(ledger.bytes for ledger in ledgers)
 
     async def expire(self, now_ms: int, *, limit: int) -> int:
         """Delete up to *limit* entries that expired before *now_ms*, in any mailbox; return how many."""
@@ -218,6 +225,27 @@ class MemoryStates:
         return self._kept.get(owner, (0, b""))
 
 
+class MemoryStandings:
+    """`ports.Standings` in memory."""
+
+    def __init__(self) -> None:
+        self._decided: dict[Username, Standing] = {}
+
+    async def set(self, username: Username, standing: Standing) -> None:
+        """Decide."""
+        self._decided.pop(username, None)
+        if standing is not Standing.GOOD:
+            self._decided[username] = standing
+
+    async def of(self, username: Username) -> Standing:
+        """Return what was decided about one account."""
+        return self._decided.get(username, Standing.GOOD)
+
+    async def all(self) -> dict[Username, Standing]:
+        """Return every account that is not in good standing."""
+        return dict(self._decided)
+
+
 class MemoryStore:
     """All ports in memory; always writable, and nothing to close."""
 
@@ -228,6 +256,7 @@ class MemoryStore:
         self.directory: Directory = MemoryDirectory(self.pairs)
         self.subscriptions: Subscriptions = MemorySubscriptions()
         self.states: States = MemoryStates()
+        self.standings: Standings = MemoryStandings()
         self.presence: Presence = LocalPresence()
         self.budgets: Budgets = LocalBudgets(clock)
 
@@ -239,6 +268,9 @@ class MemoryStore:
     async def check_writable(self) -> Refusal | None:
         """Return None: memory always takes writes."""
         return None
+
+    def observe_commits(self, tell: Callable[[float], None]) -> None:
+        """Do nothing: there are no commits."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:
         """Raise Unsupported: there are no files."""

@@ -5,9 +5,10 @@ returns after a change returns when the change is on disk (for stores that have 
 message: what is kept is sealed.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
     "Budgets", "CaughtUp", "Directory", "Findings", "Mailboxes", "Pairs", "Posting", "Presence", "Quotas", "Receipt",
-    "Refusal", "Registered", "States", "Store", "Stored", "Subscription", "Subscriptions",
+    "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored", "Subscription", "Subscriptions",
 ]  # fmt: skip
 
 
@@ -110,6 +111,10 @@ class Mailboxes(Protocol):
         """Return the entries and the sealed bytes that the mailbox holds."""
         ...
 
+    async def totals(self) -> tuple[int, int]:
+        """Return the entries and the sealed bytes that all mailboxes hold, about as they were a moment ago."""
+        ...
+
     async def expire(self, now_ms: int, *, limit: int) -> int:
         """Delete up to *limit* entries that expired before *now_ms*, in any mailbox; return how many."""
         ...
@@ -201,6 +206,30 @@ class States(Protocol):
         ...
 
 
+class Standing(Enum):
+    """What the operator has decided about an account."""
+
+    GOOD = "good"
+    BANNED = "banned"  # may not log in; keeps its name and its mail
+    REMOVED = "removed"  # for good: only the name and its key are kept, so that nobody else gets it
+
+
+class Standings(Protocol):
+    """The operator's decisions about accounts."""
+
+    async def set(self, username: Username, standing: Standing) -> None:
+        """Decide; also while the disk is nearly full."""
+        ...
+
+    async def of(self, username: Username) -> Standing:
+        """Return what was decided about one account."""
+        ...
+
+    async def all(self) -> dict[Username, Standing]:
+        """Return every account that is not in good standing."""
+        ...
+
+
 class Presence(Protocol):
     """Who has a link, on any relay; a hint, not durable."""
 
@@ -244,6 +273,7 @@ class Store(Protocol):
     pairs: Pairs
     subscriptions: Subscriptions
     states: States
+    standings: Standings
     presence: Presence
     budgets: Budgets
 
@@ -254,6 +284,10 @@ class Store(Protocol):
 
     async def check_writable(self) -> Refusal | None:
         """Return why the store cannot take writes now, or None. Raises StoreDamaged: it will not again."""
+        ...
+
+    def observe_commits(self, tell: Callable[[float], None]) -> None:
+        """From now on *tell*, from any thread, how many seconds each commit took, sync included."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:

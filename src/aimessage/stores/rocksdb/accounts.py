@@ -1,13 +1,16 @@
-"""The small records of an account: who receives its mail, and its sealed state."""
+"""The small records of an account: who receives its mail, its sealed state, and the operator's word about it."""
 
+import asyncio
+
+from aimessage.errors import StoreDamaged
 from aimessage.octets import u64
-from aimessage.stores.ports import Refusal, Subscription
+from aimessage.stores.ports import Refusal, Standing, Subscription
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch, Writer
 from aimessage.types import Username, VaultId
 
-__all__ = ["RocksStates", "RocksSubscriptions"]
+__all__ = ["RocksStandings", "RocksStates", "RocksSubscriptions"]
 
 
 def _load(record: bytes) -> Subscription:
@@ -66,3 +69,41 @@ class RocksStates:
         """Return the kept version and blob; (0, b"") if there is none."""
         kept = self._engine.get(keys.state(owner)) or u64(0)
         return int.from_bytes(kept[:8], "big"), kept[8:]
+
+
+class RocksStandings:
+    """`ports.Standings` on RocksDB."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    async def set(self, username: Username, standing: Standing) -> None:
+        """Decide; also while the disk is nearly full."""
+
+        def decide(batch: Batch) -> None:
+            if standing is Standing.GOOD:
+                batch.delete(keys.standing(username))
+            else:
+                batch.put(keys.standing(username), standing.value.encode())
+
+        await self._writer.run(decide, grows=False)
+
+    async def of(self, username: Username) -> Standing:
+        """Return what was decided about one account. Raises StoreDamaged."""
+        octets = self._engine.get(keys.standing(username))
+        return Standing.GOOD if octets is None else _standing(username, octets)
+
+    async def all(self) -> dict[Username, Standing]:
+        """Return every account that is not in good standing. Raises StoreDamaged."""
+        prefix = keys.standing("")
+        found = await asyncio.to_thread(lambda: list(self._engine.scan(prefix, keys.after_prefix(prefix))))
+        owners = {Username(key.removeprefix(prefix).decode()): octets for key, octets in found}
+        return {owner: _standing(owner, octets) for owner, octets in owners.items()}
+
+
+def _standing(username: Username, octets: bytes) -> Standing:
+    try:
+        return Standing(octets.decode())
+    except ValueError:
+        raise StoreDamaged(f"the standing of {username} does not decode") from None

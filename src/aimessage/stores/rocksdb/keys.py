@@ -6,6 +6,7 @@
     g owner 0 vault(16)                    generation(8)  t owner                       version(8), sealed state
     s owner 0 vault(16)                    stock's ends   p owner 0 vault(16) number(8) pair
     q owner 0 vault(16) sha256(pair)       number(8)      z name                        the store's own facts
+    zstanding username                     the operator's word about an account that is not in good standing
 
 Integers are big-endian, so that the order of keys is the order of positions and of times.
 """
@@ -19,7 +20,7 @@ from aimessage.types import MessageId, Position, Username, VaultId
 __all__ = [
     "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry",
     "expiry_bound", "expiry_parts", "generation", "mailbox", "mailbox_owner", "owned", "owner_of", "pair",
-    "pair_digest", "state", "stock", "stocks", "subject", "subscription", "user", "username",
+    "pair_digest", "standing", "state", "stock", "stocks", "subject", "subscription", "user", "username",
 ]  # fmt: skip
 
 SCHEMA = b"zschema"
@@ -95,6 +96,11 @@ def subscription(owner: Username) -> bytes:
 def generation(owner: Username, vault_id: VaultId) -> bytes:
     """Return the key of the highest generation that a vault subscribed with."""
     return b"g" + owner.encode() + b"\0" + vault_id
+
+
+def standing(owner: str) -> bytes:
+    """Return the key of what the operator has decided about an account."""
+    return b"zstanding" + owner.encode()
 
 
 def state(owner: Username) -> bytes:

@@ -95,6 +95,11 @@ class Accounts:
         """Return the counts of one mailbox; those of an unknown one are all zero and not kept."""
         return self._accounts.get(owner) or _Account()
 
+    def totals(self) -> tuple[int, int]:
+        """Return the entries and the sealed bytes of all mailboxes; from any thread."""
+        ledgers = [account.ledger for account in list(self._accounts.values())]
+        return sum(ledger.entries for ledger in ledgers), sum(ledger.bytes for ledger in ledgers)
+
     def post(self, batch: Batch, posting: Posting) -> Receipt | Refusal:
         """Store one posting or refuse it."""
         impossible = malformed(posting)
@@ -245,6 +250,10 @@ class RocksMailboxes:
         """Return the entries and the sealed bytes that the mailbox holds."""
         ledger = self._accounts.of(owner).ledger
         return ledger.entries, ledger.bytes
+
+    async def totals(self) -> tuple[int, int]:
+        """Return the entries and the sealed bytes that all mailboxes hold."""
+        return await asyncio.to_thread(self._accounts.totals)
 
     async def expire(self, now_ms: int, *, limit: int) -> int:
         """Delete up to *limit* entries that expired before *now_ms*, in any mailbox. Raises RelayUnavailable."""

@@ -19,11 +19,12 @@ from aimessage.stores.ports import (
     Presence,
     Quotas,
     Refusal,
+    Standings,
     States,
     Subscriptions,
 )
 from aimessage.stores.rocksdb import keys
-from aimessage.stores.rocksdb.accounts import RocksStates, RocksSubscriptions
+from aimessage.stores.rocksdb.accounts import RocksStandings, RocksStates, RocksSubscriptions
 from aimessage.stores.rocksdb.directory import RocksDirectory, RocksPairs
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.mailboxes import Accounts, RocksMailboxes
@@ -53,6 +54,7 @@ class RocksStore:
         self.pairs: Pairs = RocksPairs(engine, self._writer)
         self.subscriptions: Subscriptions = RocksSubscriptions(engine, self._writer)
         self.states: States = RocksStates(engine, self._writer)
+        self.standings: Standings = RocksStandings(engine, self._writer)
         self.presence: Presence = LocalPresence()
         self.budgets: Budgets = LocalBudgets(clock)
 
@@ -63,8 +65,13 @@ class RocksStore:
 
     async def check_writable(self) -> Refusal | None:
         """Return why the store cannot take writes now, or None. Raises StoreDamaged: it did not open again."""
-        reason = await asyncio.to_thread(self._writer.refusal)
+        # A disk that hangs would hold a thread for each one who asks.
+        reason = self._writer.stall() or await asyncio.to_thread(self._writer.refusal)
         return None if reason is None else Refusal("relay_unavailable", reason, 1.0)
+
+    def observe_commits(self, tell: Callable[[float], None]) -> None:
+        """From now on *tell*, in the writer thread, how many seconds each commit took, sync included."""
+        self._writer.on_commit = tell
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Path]:

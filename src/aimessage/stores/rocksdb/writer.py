@@ -8,6 +8,7 @@ the batch is refused, and the next attempt reopens the engine and counts again.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _JOBS_PER_COMMIT = 256
 _JOBS_WAITING = 65_536
 _FLOOR_BYTES = 64 << 20
 _RETRY_SECONDS = 0.5
+_STALL_SECONDS = 5.0  # one commit; a disk that takes longer is not coming back by itself
 
 T = TypeVar("T")
 
@@ -74,6 +76,8 @@ class Writer:
         self._broken = False
         self._damage: StoreDamaged | None = None
         self._running: _Job | None = None
+        self._busy_since: float | None = None
+        self.on_commit: Callable[[float], None] = lambda seconds: None  # called in the writer thread
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -100,6 +104,13 @@ class Writer:
             return "the store does not take writes at the moment"
         return None if self._has_room() else "the relay's disk is nearly full"
 
+    def stall(self) -> str | None:
+        """Return that the disk keeps the writer waiting, or None; asks nothing of the disk itself."""
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > _STALL_SECONDS:
+            return "the relay's disk does not answer"
+        return None
+
     def _has_room(self) -> bool:
         return self._free_bytes() >= max(2 * self._engine.wal_bytes(), _FLOOR_BYTES)
 
@@ -113,7 +124,9 @@ class Writer:
         while running:
             jobs = self._take()
             running = None not in jobs
+            self._busy_since = time.monotonic()
             self._commit([job for job in jobs if job is not None])
+            self._busy_since = None
 
     def _take(self) -> list[_Job | None]:
         jobs: list[_Job | None] = []
@@ -150,7 +163,9 @@ class Writer:
             outcomes.append((job.future, self._outcome(job, batch, full)))
         self._running = None
         if batch.items:
+            began = time.monotonic()
             self._engine.write(batch.items)
+            self.on_commit(time.monotonic() - began)
         return outcomes
 
     def _outcome(self, job: _Job, batch: Batch, full: str | None) -> object:
