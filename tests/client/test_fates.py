@@ -41,7 +41,7 @@ async def test_a_message_is_accepted_then_delivered_then_read_then_handled(tmp_p
                         assert me.status(sent.id).state in ("accepted", "delivered", "read")
                         await message.ack()
             # The listener has ended: what it owes goes out with its agent's next command.
-            await you.wait(timeout=0)
+            await you.flush()
             assert (await task).state == "handled"
             assert me.status((await task).id).text is None  # erased once nobody can ask for it again
 

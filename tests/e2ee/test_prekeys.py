@@ -90,3 +90,10 @@ def test_secrets_survive_the_vault() -> None:
     for load in (BundleSecrets.load, PairSecrets.load):
         with pytest.raises(MalformedOctets):
             load(b"short")
+
+
+def test_a_bundle_with_an_impossible_epoch_is_refused() -> None:
+    alice = Party("alice", 1)
+    alice.publish(epoch=1 << 45)
+    with pytest.raises(DecryptionFailed):
+        verify_bundle(alice.bundle.encode(), alice.account.address, now=NOON)

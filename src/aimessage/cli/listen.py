@@ -85,7 +85,7 @@ async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> 
                     shape = message.as_json()
                     named = f" (id {message.id})" if options["manual_ack"] else ""
                     shared.screen.show(shape, message_line(shape) + named)
-                    if argv is not None:
+                    if argv is not None and message.type == "message":
                         await _handle(shared, message, argv, options["command_timeout"])
                     shown += 1
         except TimeoutError:

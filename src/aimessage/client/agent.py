@@ -229,6 +229,7 @@ class Agent:
                 while (found := consumers.answer_to(self._here, message_id)) is None:
                     fates.fate_of(self._here, message_id)
                     await self._receiver.next(watch, 1.0)
+                    consumers.release_what_is_due(self._here)
                 consumers.mark_shown(self._here, [found[0]])
                 self._changes.tell()
                 return found[1].held_by(self)
@@ -344,8 +345,7 @@ class Agent:
                 raise self._receiver.trouble  # nothing came, because nothing can
             messages = [message.held_by(self) for _, message in batch]
             if not keep:
-                self.shown(messages)
-                await self._sender.pay()
+                self.shown(messages)  # and nothing awaited after it: who is cancelled now has not been shown them
         return messages
 
     @property

@@ -23,6 +23,7 @@ __all__ = [
     "give_back",
     "mark_shown",
     "received_before",
+    "release_what_is_due",
     "settled_among",
     "stop_awaiting",
 ]
@@ -93,6 +94,15 @@ def _reclaim(here: Here, vault: Transaction) -> None:
             )
 
 
+def release_what_is_due(here: Here) -> None:
+    """Let through what has waited long enough for what was sent before it; whoever waits for it finds it then."""
+    with here.vault.reading() as vault:
+        waits = vault.run("SELECT 1 FROM inbox WHERE state IN ('held', 'asked') LIMIT 1").fetchone()
+    if waits is not None:
+        with here.vault.transaction() as vault:
+            shelf.release_due(here, vault, here.now_ms)
+
+
 def give_back(here: Here, rows: Sequence[int]) -> None:
     """We have not dealt with these rows, although they may have been seen: whoever comes next gets them, marked."""
     with here.vault.transaction() as vault:
@@ -127,7 +137,7 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
     """
     with here.vault.transaction() as vault:
         found = vault.run(
-            "SELECT row, sender, wants, held, state FROM inbox WHERE id = ? AND kind = 'message' "
+            "SELECT row, sender, wants, held, state FROM inbox WHERE id = ? "
             "AND state IN ('new', 'claimed', 'answer', 'shown', 'handled')",
             (message_id,),
         ).fetchone()
@@ -172,6 +182,11 @@ def answer_to(here: Here, message_id: MessageId) -> tuple[int, Message] | None:
 def stop_awaiting(here: Here, message_id: MessageId) -> None:
     """Nobody waits for this answer any more: when it comes, it is for whoever comes first."""
     with here.vault.transaction() as vault:
+        vault.run(  # one that came in this very moment is for whoever comes first, too
+            "UPDATE inbox SET state = 'new', consumer = NULL WHERE state = 'answer' "
+            "AND row = (SELECT answer FROM awaits WHERE id = ?)",
+            (message_id,),
+        )
         vault.run("DELETE FROM awaits WHERE id = ?", (message_id,))
 
 

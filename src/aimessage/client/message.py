@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 from aimessage.e2ee.bodies import Body
 from aimessage.e2ee.text import reveal
@@ -155,7 +155,14 @@ def _revealed(body: Body) -> Iterator[tuple[str, tuple[str, bool]]]:
 
 
 def _json(text: str) -> object:
+    """Return the value of a peer's JSON; the text itself where it is none that every reader can take."""
     try:
-        return json.loads(text) if text else None
-    except ValueError:
+        value = json.loads(text, parse_constant=_refuse) if text else None
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # no overflow to infinity, no half surrogate
+    except (ValueError, RecursionError):
         return text
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)

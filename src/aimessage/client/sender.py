@@ -39,11 +39,13 @@ class Sender:
         Raises what the message ended with; Temporary or MailboxFull with the id: it is kept.
         """
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
+        fate = "waiting"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit.total_seconds()):
                 for delay in Delays():
                     try:
-                        return await self._try(recipient, message_id)
+                        fate = await self._try(recipient, message_id)
+                        break
                     except Temporary as error:
                         last = error
                         wait = error.retry_after.total_seconds() if error.retry_after else delay
@@ -54,7 +56,10 @@ class Sender:
                         if outbox.abandon(self._here, message_id, error):
                             raise
                         raise self.kept(error, message_id) from None
-        raise self.kept(last, message_id)
+        if fate == "waiting" and (fate := fates.fate_of(self._here, message_id)) == "waiting":
+            raise self.kept(last, message_id)
+        await self._others(recipient)
+        return fate
 
     async def pay(self) -> None:
         """Send the receipts that are owed, if that is quick: this process may end before anybody's upkeep does it."""
@@ -67,14 +72,17 @@ class Sender:
         if (fate := fates.fate_of(self._here, message_id)) != "waiting":
             return fate
         link = (await self._connection.get()).link
-        try:
-            await work_off(self._here, link, recipient)
-            return fates.fate_of(self._here, message_id)
-        finally:
-            for other in outbox.waiting_peers(self._here):
-                if other != recipient and not link.lost.done():
-                    with contextlib.suppress(AimessageError):  # left by an earlier command; not this message's troubles
-                        await work_off(self._here, link, other)
+        await work_off(self._here, link, recipient)
+        return fates.fate_of(self._here, message_id)
+
+    async def _others(self, recipient: Username) -> None:
+        """Send what earlier commands left for others, if that is quick; its troubles are not this message's."""
+        with contextlib.suppress(AimessageError, TimeoutError):
+            async with asyncio.timeout(_PAY_SECONDS):
+                for other in outbox.waiting_peers(self._here):
+                    if other != recipient:
+                        with contextlib.suppress(AimessageError):
+                            await work_off(self._here, (await self._connection.get()).link, other)
 
     def kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
         """Return *error*, which says that this message waits for the next command; it is nobody's meanwhile."""

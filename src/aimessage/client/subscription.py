@@ -92,6 +92,7 @@ class Subscription:
             over = [each for each in self._held.values() if (each.sender, each.message_id) in settled]
             self._acknowledge([self._held.pop(each.position) for each in over])
             consumers.forget_held(here, settled)
+        consumers.release_what_is_due(here)
         if everything or control.is_owed(here):
             await control.flush(here, link)
         if self.is_published:

@@ -32,6 +32,7 @@ __all__ = [
 BUNDLE_LIFE = timedelta(days=90)
 CLOCK_SKEW = timedelta(hours=24)
 _REFERENCE_BYTES = 32
+_HIGHEST_EPOCH = 1 << 40  # minutes since 1970, for two million years; so that no order of a session overflows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +146,8 @@ def verify_bundle(octets: bytes, expected: Address, *, now: datetime, least_epoc
     seconds, skew = int(now.timestamp()), int(CLOCK_SKEW.total_seconds())
     if not bundle.not_before - skew <= seconds <= bundle.not_after + skew:
         raise DecryptionFailed("the peer's bundle is not valid at this time; check the clock here and there")
+    if bundle.epoch >= _HIGHEST_EPOCH:
+        raise DecryptionFailed("the peer's bundle has an impossible epoch")
     if bundle.epoch < least_epoch:
         raise DecryptionFailed("the relay served an older bundle than before")
     return bundle

@@ -121,6 +121,8 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
         """
         # Above all that we know; and, whatever a lost vault has forgotten, above all that older prekeys began.
         order = max(self.lead + 1, (epoch + bundle.epoch) << _EPOCH_SHIFT)
+        if order >= _HIGHEST_ORDER:
+            raise DecryptionFailed("the session's order is out of range")
         agreement, part = initiate(account, bundle, pair, order=order, entropy=entropy)
         session = Session(
             session_id=entropy(SESSION_ID_BYTES),
