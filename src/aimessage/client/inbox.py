@@ -17,7 +17,8 @@ from aimessage.wire.frames import Deliver, MailClass
 
 __all__ = ["take_in"]
 
-_UNOPENED = 1_000  # kept of one sender; a relay could make up any number
+_UNOPENED = 200  # kept of one sender; a relay could make up any number, of senders too
+_UNOPENED_IN_ALL = 2_000
 
 
 def take_in(here: Here, deliveries: Sequence[Deliver], *, until_handled: bool = False) -> list[bool]:
@@ -111,14 +112,13 @@ class _Intake:
 
     def _place(self, peer: Peer, arrival: Arrival, body: Body) -> None:
         """Put the message where its sequence says."""
-        heard = Heard(peer.heard_vault, peer.heard_next)
-        if heard.next and heard.vault_id != body.vault_id:  # nothing of the old vault comes any more
-            shelf.release_all(self._here, self._vault, peer.name, heard.next)
-        # A restored vault has forgotten what came before: it cannot tell a gap from its own loss.
-        from_start = bool(heard.next) or not self._vault.counter("restored")
-        heard = heard.meet(body.vault_id, body.sequence, from_start=from_start)
+        heard = shelf.heard_of(self._vault, peer.name, body.vault_id)
+        if heard is None:
+            # A restored vault has forgotten what came before: it cannot tell a gap from its own loss.
+            forgetful = self._vault.counter("restored") and not shelf.has_heard(self._vault, peer.name)
+            heard = Heard(body.vault_id, body.sequence if forgetful else 1)
         place = heard.place(body.sequence)
-        arrival.sequence = body.sequence
+        arrival.vault, arrival.sequence = body.vault_id, body.sequence
         arrival.flags = "late" if place is Place.LATE else ""
         if body.expires_at and body.expires_at < self._now_ms:
             arrival.flags = f"{arrival.flags} expired".strip()
@@ -129,7 +129,7 @@ class _Intake:
             shelf.let_through(self._here, self._vault, row)
         if place is Place.NEXT:
             heard = shelf.release_following(self._here, self._vault, peer.name, heard.after(body.sequence))
-        peer.heard_vault, peer.heard_next = heard.vault_id, heard.next
+        shelf.save_heard(self._vault, peer.name, heard, self._now_ms)
 
     def _heal(self, envelope: Envelope) -> None:
         """What could not be opened before has come again: nobody needs to hear of the first time."""
@@ -162,14 +162,17 @@ class _Intake:
         return arrival.state != "asked"
 
     def _is_flooded(self, sender: Username) -> bool:
-        (count,) = self._vault.run(
-            "SELECT count(*) FROM inbox WHERE sender = ? AND kind = 'undecryptable'", (sender,)
+        of_all, of_one = self._vault.run(
+            "SELECT count(*), count(CASE sender WHEN ? THEN 1 END) FROM inbox "
+            "WHERE kind = 'undecryptable' OR state = 'quarantined'",
+            (sender,),
         ).fetchone()
-        return int(count) >= _UNOPENED
+        return bool(of_one >= _UNOPENED or of_all >= _UNOPENED_IN_ALL)
 
     def _quarantine(self, envelope: Envelope) -> None:
         key = (envelope.sender, envelope.message_id)
-        if not self._vault.run("SELECT 1 FROM inbox WHERE sender = ? AND id = ?", key).fetchone():
+        known = self._vault.run("SELECT 1 FROM inbox WHERE sender = ? AND id = ?", key).fetchone()
+        if not known and not self._is_flooded(envelope.sender):
             arrival = self._arrival(envelope, Content(None, envelope.sealed))
             arrival.state = "quarantined"
             shelf.put(self._vault, arrival)

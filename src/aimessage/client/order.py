@@ -1,6 +1,7 @@
 """The order of one sender's messages: what comes early waits a little for what is missing. Nothing here does I/O.
 
-Each body carries its sender's vault id and a sequence that counts that vault's bodies to us from 1.
+Each body carries its sender's vault id and a sequence that counts that vault's bodies to us from 1. One identity may
+send from several machines, so each of its vaults is counted by itself.
 """
 
 from dataclasses import dataclass
@@ -22,20 +23,10 @@ class Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What we have heard of one sender: its vault, and the sequence that comes next (0: nothing yet)."""
+    """What we have heard of one vault of one sender: *next* is the sequence that comes next."""
 
-    vault_id: bytes = b""
-    next: int = 0
-
-    def meet(self, vault_id: bytes, sequence: int, *, from_start: bool) -> "Heard":
-        """Return what we know once a body of *vault_id* has come.
-
-        A vault that is new to us starts at 1 if *from_start*, that is, if nothing of it can have come here before;
-        otherwise (we were restored and have forgotten) with this body.
-        """
-        if vault_id == self.vault_id and self.next:
-            return self
-        return Heard(vault_id, 1 if from_start else sequence)
+    vault_id: bytes
+    next: int
 
     def place(self, sequence: int) -> Place:
         """Return where *sequence* stands."""

@@ -15,11 +15,26 @@ from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body
 from aimessage.types import MessageId, Username
 
-__all__ = ["ASKED_MS", "Arrival", "Content", "let_through", "put", "release_all", "release_due", "release_following"]
+__all__ = [
+    "ASKED_MS",
+    "Arrival",
+    "Content",
+    "has_heard",
+    "heard_of",
+    "let_through",
+    "put",
+    "release_due",
+    "release_following",
+    "save_heard",
+]
 
 ASKED_MS = 60_000
 """How long we keep silent about a message that did not open and was asked for again."""
-_MOVED = "sender, id, attempt, kind, received_at, consumer, content, flags, wants, held, answers, sequence, redelivered"
+_VAULTS = 8  # of one sender whose order is remembered
+_MOVED = (
+    "sender, id, attempt, kind, received_at, consumer, content, flags, wants, held, answers, vault, sequence, "
+    "redelivered"
+)
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
@@ -47,6 +62,7 @@ class Arrival:
     kind: str = "message"
     state: str = "new"
     flags: str = ""
+    vault: bytes = b""
     sequence: int = 0
     due: int = 0
     wants: int = 0
@@ -60,10 +76,11 @@ def put(vault: Transaction, arrival: Arrival) -> int:
     content = vault.seal("inbox.content", key, msgspec.msgpack.encode(arrival.content))
     cursor = vault.run(
         "INSERT INTO inbox (sender, id, attempt, kind, state, received_at, content, flags, sequence, due, wants, held, "
-        "answers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "answers, vault) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(arrival.sender, arrival.id, arrival.attempt, arrival.kind, arrival.state, arrival.received_at, content),
-            *(arrival.flags, arrival.sequence, arrival.due, arrival.wants, int(arrival.held), arrival.answers),
+            *(arrival.flags, arrival.sequence, arrival.due, arrival.wants, int(arrival.held)),
+            *(arrival.answers, arrival.vault),
         ),
     )
     return int(cursor.lastrowid or 0)
@@ -83,11 +100,33 @@ def let_through(here: Here, vault: Transaction, row: int) -> None:
     vault.run("UPDATE inbox SET state = ?, consumer = ?, due = 0 WHERE row = ?", (state, consumer, row))
 
 
+def heard_of(vault: Transaction, sender: Username, vault_id: bytes) -> Heard | None:
+    """Return what we have heard of one vault of a sender, if anything."""
+    found = vault.run("SELECT next FROM heard WHERE peer = ? AND vault = ?", (sender, vault_id)).fetchone()
+    return Heard(vault_id, found[0]) if found else None
+
+
+def has_heard(vault: Transaction, sender: Username) -> bool:
+    """Return whether we have heard of any vault of this sender."""
+    return vault.run("SELECT 1 FROM heard WHERE peer = ? LIMIT 1", (sender,)).fetchone() is not None
+
+
+def save_heard(vault: Transaction, sender: Username, heard: Heard, now_ms: int) -> None:
+    """Keep what we have heard; of a sender with many vaults, the newest few."""
+    vault.run("REPLACE INTO heard VALUES (?, ?, ?, ?)", (sender, heard.vault_id, heard.next, now_ms))
+    vault.run(
+        "DELETE FROM heard WHERE peer = ?1 AND vault IN (SELECT vault FROM heard WHERE peer = ?1 "
+        "ORDER BY at DESC, vault = ?2 DESC LIMIT -1 OFFSET ?3)",
+        (sender, heard.vault_id, _VAULTS),
+    )
+
+
 def release_following(here: Here, vault: Transaction, sender: Username, heard: Heard) -> Heard:
     """Let through what waited for the message before it; return what comes next."""
     while True:
         found = vault.run(
-            "SELECT row FROM inbox WHERE sender = ? AND state = 'held' AND sequence = ?", (sender, heard.next)
+            "SELECT row FROM inbox WHERE sender = ? AND state = 'held' AND vault = ? AND sequence = ?",
+            (sender, heard.vault_id, heard.next),
         ).fetchone()
         if found is None:
             return heard
@@ -95,42 +134,33 @@ def release_following(here: Here, vault: Transaction, sender: Username, heard: H
         heard = heard.after(heard.next)
 
 
-def release_all(here: Here, vault: Transaction, sender: Username, heard_next: int, up_to: int | None = None) -> int:
-    """Let through what waits from *sender* (up to a sequence), in order, each gap flagged; return what comes next."""
-    rows = vault.run(
-        "SELECT row, sequence FROM inbox WHERE sender = ?1 AND state = 'held' AND (?2 IS NULL OR sequence <= ?2) "
-        "ORDER BY sequence",
-        (sender, up_to),
-    ).fetchall()
-    for row, sequence in rows:
-        _move_up(here, vault, row, "gap" if sequence > heard_next else "")
-        heard_next = max(heard_next, sequence + 1)
-    return heard_next
-
-
 def release_due(here: Here, vault: Transaction, now_ms: int) -> None:
     """Let through what has waited long enough; a clock that was set back makes nobody wait for years."""
-    rows = vault.run(
-        "SELECT sender, state, max(sequence) FROM inbox WHERE state IN ('held', 'asked') "
-        "AND due NOT BETWEEN ? AND ? GROUP BY sender, state",
-        (now_ms + 1, now_ms + max(HOLD_MS, ASKED_MS)),
+    overdue = vault.run(
+        "SELECT sender, vault, max(sequence) FROM inbox WHERE state = 'held' AND due NOT BETWEEN ? AND ? "
+        "GROUP BY sender, vault",
+        (now_ms + 1, now_ms + HOLD_MS),
     ).fetchall()
-    for sender, state, sequence in rows:
-        if state == "held":
-            _give_up_gap(here, vault, Username(sender), sequence)
+    for sender, vault_id, sequence in overdue:
+        _give_up_gap(here, vault, Username(sender), vault_id, sequence)
     vault.run(
         "UPDATE inbox SET state = 'new' WHERE state = 'asked' AND due NOT BETWEEN ? AND ?",
         (now_ms + 1, now_ms + ASKED_MS),
     )
 
 
-def _give_up_gap(here: Here, vault: Transaction, sender: Username, up_to: int) -> None:
-    (heard_vault, heard_next) = vault.run(
-        "SELECT heard_vault, heard_next FROM peers WHERE name = ?", (sender,)
-    ).fetchone()
-    following = release_all(here, vault, sender, heard_next, up_to)
-    heard = release_following(here, vault, sender, Heard(heard_vault, following))
-    vault.run("UPDATE peers SET heard_next = ? WHERE name = ?", (heard.next, sender))
+def _give_up_gap(here: Here, vault: Transaction, sender: Username, vault_id: bytes, up_to: int) -> None:
+    """Let through what waits up to a sequence, in order, each gap flagged, and what follows it."""
+    heard = heard_of(vault, sender, vault_id) or Heard(vault_id, 1)
+    rows = vault.run(
+        "SELECT row, sequence FROM inbox WHERE sender = ? AND state = 'held' AND vault = ? AND sequence <= ? "
+        "ORDER BY sequence",
+        (sender, vault_id, up_to),
+    ).fetchall()
+    for row, sequence in rows:
+        _move_up(here, vault, row, "gap" if sequence > heard.next else "")
+        heard = heard.after(sequence)
+    save_heard(vault, sender, release_following(here, vault, sender, heard), here.now_ms)
 
 
 def _move_up(here: Here, vault: Transaction, row: int, flag: str) -> None:

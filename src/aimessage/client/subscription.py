@@ -134,5 +134,6 @@ def renew_vault(here: Here) -> None:
         for name in vault.peer_names():
             peer = vault.peer(here.address(name))
             peer.conversation = peer.conversation.retire()
-            peer.sent_sequence, peer.heard_next = 0, 0
+            peer.sent_sequence = 0
             vault.save_peer(peer)
+        vault.run("DELETE FROM heard")

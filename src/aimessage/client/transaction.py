@@ -11,20 +11,16 @@ from aimessage.types import Address, MessageId, Username, VaultId
 
 __all__ = ["Peer", "Transaction"]
 
-_PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, heard_vault, heard_next, reset_at"
+_PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, reset_at"
 
 
 class Peer:
     """One peer's row, opened; write it back with `Transaction.save_peer`.
 
-    *heard_vault* and *heard_next* are the peer's vault and the sequence that we expect from it next (0: nothing is
-    known); *reset_at* is when we last began a fresh session of our own accord, in milliseconds since 1970.
+    *reset_at* is when we last began a fresh session of our own accord, in milliseconds since 1970.
     """
 
-    __slots__ = (
-        "contact", "conversation", "epoch", "heard_next", "heard_vault", "kept", "pin", "reset_at", "sent_sequence",
-        "trust",
-    )  # fmt: skip
+    __slots__ = ("contact", "conversation", "epoch", "kept", "pin", "reset_at", "sent_sequence", "trust")
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
@@ -33,8 +29,6 @@ class Peer:
         self.contact = "accepted"
         self.epoch = 0
         self.sent_sequence = 0
-        self.heard_vault = b""
-        self.heard_next = 0
         self.reset_at = 0
         self.kept: object = None
 
@@ -111,7 +105,7 @@ class Transaction:
             found.trust, found.contact, found.epoch, found.sent_sequence = row[1:5]
             if row[5]:
                 found.conversation = Conversation.load(self.unseal("peers.conversation", name.encode(), row[5]))
-            found.heard_vault, found.heard_next, found.reset_at = row[6:9]
+            found.reset_at = row[6]
         found.kept = found.lasting
         return found
 
@@ -121,10 +115,10 @@ class Transaction:
         pin = self.seal("peers.pin", name.encode(), peer.pin) if peer.pin else None
         conversation = self.seal("peers.conversation", name.encode(), peer.conversation.dump())
         self.run(
-            f"REPLACE INTO peers (name, {_PEER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+            f"REPLACE INTO peers (name, {_PEER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
             (
                 *(name, pin, peer.trust, peer.contact, peer.epoch, peer.sent_sequence, conversation),
-                *(peer.heard_vault, peer.heard_next, peer.reset_at),
+                peer.reset_at,
             ),
         )
         if peer.kept != peer.lasting:
