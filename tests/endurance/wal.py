@@ -9,22 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BLOCK_BYTES", "HEADER_BYTES", "Record", "newest_log", "records", "torn_at"]
+__all__ = ["BLOCK_BYTES", "HEADER_BYTES", "Record", "newest_log", "records"]
 
 HEADER_BYTES: Final = 7
 BLOCK_BYTES: Final = 32 << 10
-_PAGE_BYTES: Final = 4096
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_CRC_START: Final = 0xFFFFFFFF
-
-
-def _crc_row(value: int) -> int:
-    for _ in range(8):
-        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-    return value
-
-
-_CRC_TABLE: Final = tuple(map(_crc_row, range(256)))  # CRC-32C
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +48,6 @@ def records(log: bytes) -> Iterator[Record]:
         parts += log[at + HEADER_BYTES : end]
         if kind in (_FULL, _LAST):
             yield Record(start, end, parts)
-
-
-def torn_at(log: bytes) -> int | None:
-    """Return where the last record starts if the end of it was never written: nothing but zeros follows there.
-
-    A power cut leaves this when the file's new length came to the disk before its data. It was never synced, so
-    nobody was told of it. None: the log does not end so.
-    """
-    zeros_from = len(log.rstrip(b"\0"))
-    if len(log) - zeros_from < _PAGE_BYTES // 8:
-        return None
-    kept = 0
-    for at, end, kind in _fragments(log):
-        if end > zeros_from - BLOCK_BYTES and not _is_sound(log, at, end):
-            break
-        if kind in (_FULL, _LAST):
-            kept = end
-    return kept
-
-
-def _is_sound(log: bytes, at: int, end: int) -> bool:
-    checksum = _CRC_START
-    for octet in log[at + 6 : end]:
-        checksum = _CRC_TABLE[(checksum ^ octet) & 0xFF] ^ checksum >> 8
-    checksum ^= _CRC_START
-    masked = ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & _CRC_START
-    return masked == int.from_bytes(log[at : at + 4], "little")
 
 
 def newest_log(data: Path) -> Path:

@@ -42,6 +42,7 @@ async def _ask(
     shared: Shared, recipient: str, text: str | None, value: object, thread: str | None, limit: timedelta
 ) -> None:
     async with shared.agent_here() as me:
-        answer = await me.ask(recipient, text, data=value, thread=thread, timeout=limit)
+        answer = await me.ask(recipient, text, data=value, thread=thread, timeout=limit, keep=True)
         shape = answer.as_json()
         shared.screen.show(shape, message_line(shape))
+        me.shown([answer])  # only now: what was not printed comes again

@@ -56,6 +56,9 @@ def open_here(profile: Profile, passphrase: SecretBytes | None) -> Here:
     return Here(profile, account, vault, SystemClock(), system_entropy, Living(profile.directory))
 
 
+_LATEST_MS = 1 << 50  # what a relay may say of its clock
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Live:
     """A link that has logged in, what it was told of our account, and the relay's clock (ms since 1970)."""
@@ -88,7 +91,7 @@ async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
         host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
         signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
         proof = Prove(here.profile.username, host, client_nonce, vault_id, signature)
-        return Live(link, await link.prove(proof), welcome.time)
+        return Live(link, await link.prove(proof), min(max(welcome.time, 0), _LATEST_MS))
     except BaseException:
         link.close()
         raise

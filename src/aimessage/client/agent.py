@@ -215,8 +215,11 @@ class Agent:
         data: object = None,
         thread: str | None = None,
         timeout: timedelta | float = 300,  # noqa: ASYNC109 - the message outlives the call
+        keep: bool = False,
     ) -> Message:
         """Send one message and return the answer to it; no other consumer of this agent gets that answer.
+
+        With *keep* the caller says itself, by `shown`, that it has shown it: if it ends before, the answer comes again.
 
         Raises what `send` does; TimedOut with the id: no answer came in time.
         """
@@ -226,13 +229,13 @@ class Agent:
         try:
             async with self._receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(limit.total_seconds()):
                 await self._sender.accepted(recipient, message_id, limit)
-                while (found := consumers.answer_to(self._here, message_id)) is None:
+                while (answer := consumers.take_answer(self._here, message_id)) is None:
                     fates.fate_of(self._here, message_id)
                     await self._receiver.next(watch, 1.0)
                     consumers.release_what_is_due(self._here)
-                consumers.mark_shown(self._here, [found[0]])
-                self._changes.tell()
-                return found[1].held_by(self)
+                if not keep:
+                    self.shown([answer])
+                return answer.held_by(self)
         except TimeoutError:
             if fates.fate_of(self._here, message_id) == "waiting":
                 raise self._sender.kept(RelayUnreachable("the relay did not answer in time"), message_id) from None

@@ -28,13 +28,19 @@ class Connection:
         self._now: Connected | None = None
         self.was_used = False
 
-    async def get(self) -> Connected:
-        """Return a link that was good just now. Raises what `log_in` does."""
+    async def get(self, *, fresh: bool = False) -> Connected:
+        """Return a link that was good just now; a *fresh* one knows who is the active machine. Raises as `log_in`."""
         async with self._linking:
+            if fresh:
+                self.close()
             if self._now is None or self._now.link.lost.done():
                 pushes: asyncio.Queue[RelayFrame] = asyncio.Queue(_PUSHES)
                 live = await log_in(self._here, lambda frame: _push(pushes, frame))
-                fates.expire(self._here, live.relay_ms)
+                try:
+                    fates.expire(self._here, live.relay_ms)
+                except BaseException:
+                    live.link.close()
+                    raise
                 self.was_used = True
                 self._now = Connected(live.link, live.proved, live.relay_ms, pushes)
             return self._now

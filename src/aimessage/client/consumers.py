@@ -17,7 +17,7 @@ from aimessage.types import MessageId, Username, message_id_text
 __all__ = [
     "Filter",
     "acknowledge",
-    "answer_to",
+    "asked_among",
     "claim",
     "forget_held",
     "give_back",
@@ -26,6 +26,7 @@ __all__ = [
     "release_what_is_due",
     "settled_among",
     "stop_awaiting",
+    "take_answer",
 ]
 
 _COLUMNS = "row, sender, id, kind, received_at, content, flags, redelivered"
@@ -162,6 +163,13 @@ def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[st
         return {key for key in keys if not vault.run(needed, key).fetchone()}
 
 
+def asked_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
+    """Return which of these messages, (sender, id), did not open and were asked for again."""
+    asked = "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND state = 'asked'"
+    with here.vault.reading() as vault:
+        return {key for key in keys if vault.run(asked, key).fetchone()}
+
+
 def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:
     """The relay's copies of these messages have been told to go."""
     with here.vault.transaction() as vault:
@@ -169,14 +177,16 @@ def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:
             vault.run("UPDATE inbox SET held = 0 WHERE sender = ? AND id = ?", key)
 
 
-def answer_to(here: Here, message_id: MessageId) -> tuple[int, Message] | None:
-    """Return the answer that came to a message of ours, if it came."""
+def take_answer(here: Here, message_id: MessageId) -> Message | None:
+    """Take the answer that came to a message of ours, if it came; it is ours until we show or give it back."""
     with here.vault.reading() as vault:
         found = vault.run("SELECT answer FROM awaits WHERE id = ?", (message_id,)).fetchone()
-        if found is None or found[0] is None:
-            return None
+    if found is None or found[0] is None:
+        return None
+    with here.vault.transaction() as vault:
         row = vault.run(f"SELECT {_COLUMNS} FROM inbox WHERE row = ?", found).fetchone()  # noqa: S608 - constants
-        return _opened(here, vault, row) if row else None
+        vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, *found))
+        return _opened(here, vault, row)[1] if row else None
 
 
 def stop_awaiting(here: Here, message_id: MessageId) -> None:

@@ -63,11 +63,11 @@ def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, mess
 def is_owed(here: Here) -> bool:
     """Return whether anything is to be sent that no living command is sending."""
     with here.vault.reading() as vault:
-        row = vault.run(
-            "SELECT EXISTS (SELECT 1 FROM receipts), EXISTS (SELECT 1 FROM retries WHERE asked = 0), EXISTS (SELECT 1 "
-            "FROM outbox LEFT JOIN sent USING (id) WHERE sent.owner IS NULL)"
+        owed = vault.run(
+            "SELECT EXISTS (SELECT 1 FROM receipts), EXISTS (SELECT 1 FROM retries WHERE asked = 0)"
         ).fetchone()
-    return any(row)
+        owners = vault.run("SELECT DISTINCT sent.owner FROM outbox LEFT JOIN sent USING (id)").fetchall()
+    return any(owed) or any(not here.living.is_alive(owner) for (owner,) in owners)
 
 
 async def flush(here: Here, link: Link) -> None:
@@ -84,7 +84,7 @@ async def flush(here: Here, link: Link) -> None:
     for peer in outbox.waiting_peers(here):
         if not link.lost.done():
             with suppress(AimessageError):
-                await work_off(here, link, peer)
+                await work_off(here, link, peer, patient=False)  # one that hangs must not hold up the rest
 
 
 def _creditors(here: Here, owed: str) -> list[Username]:
@@ -115,7 +115,7 @@ async def _ask_again(here: Here, link: Link, peer: Username) -> None:
         _write_request(here, vault, peer)
         return True
 
-    async with file_lock(here.profile.directory / "locks" / f"peer-{peer}"):
+    async with file_lock(here.profile.directory / "locks" / f"peer-{peer}", patient=False):
         with here.vault.transaction() as vault:
             fresh = _may_reset(vault.peer(here.address(peer)), now_ms)
             if not fresh:

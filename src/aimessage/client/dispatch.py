@@ -20,6 +20,8 @@ from aimessage.wire.frames import Accepted, MailClass, Post
 
 __all__ = ["work_off"]
 
+_LATEST_MS = 1 << 50  # what a relay may say of a time
+
 
 class _Row(NamedTuple):
     id: MessageId
@@ -30,15 +32,16 @@ class _Row(NamedTuple):
     body: bytes | None
 
 
-async def work_off(here: Here, link: Link, recipient: Username) -> None:
+async def work_off(here: Here, link: Link, recipient: Username, *, patient: bool = True) -> None:
     """Send all that waits for *recipient*: control mail first, then messages in order.
 
     A row whose self-certifying address names another key is settled as refused before anything is agreed with that
     key; so is one that the relay refuses for good: its fate tells.
 
-    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays.
+    Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays;
+    VaultUnavailable: another process sends to *recipient*, and the caller is not *patient*.
     """
-    async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}"):
+    async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}", patient=patient):
         try:
             await _ensure_session(here, link, recipient)
         except RecipientUnknown as error:
@@ -135,7 +138,7 @@ async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
     relay_due = 0
     fate, code = "accepted", None
     try:
-        relay_due = (await link.request(post, Accepted)).expires_at
+        relay_due = min((await link.request(post, Accepted)).expires_at, _LATEST_MS)
     except AimessageError as error:
         if error.retryable or link.lost.done():
             raise  # no answer came: the relay may have it, so the row stays, and its bytes and id with it
@@ -143,7 +146,7 @@ async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
         fate, code = "refused", error.code
     with here.vault.transaction() as vault:
         fates.settle(here, vault, row.id, fate, code)
-        if relay_due:
+        if relay_due > 0:
             vault.run("UPDATE sent SET relay_due = ? WHERE id = ?", (relay_due, row.id))
 
 

@@ -129,6 +129,7 @@ def _forget(vault: Transaction, now_ms: int, relay_ms: int) -> None:
     # No prekey secret outlives 125 days (90 of a bundle, 35 behind it): an older message cannot open again.
     vault.run("DELETE FROM seen WHERE at BETWEEN 1 AND ?", (before - _KEPT_MS,))
     vault.run("DELETE FROM retries WHERE at < ?", (before,))
+    vault.run("DELETE FROM awaits WHERE until < ? AND answer IS NULL", (min(now_ms, relay_ms) - _MARGIN_MS,))
 
 
 def fate_of(here: Here, message_id: MessageId) -> str:

@@ -27,6 +27,7 @@ from aimessage.wire.link import ClientLink, LinkFailed
 __all__ = ["Link", "dialled_host", "open_link"]
 
 _GREETING_SECONDS = 10.0
+_LONGEST_WAIT = 3600.0
 _SUBPROTOCOL = "aimessage.v1"
 _AnswerT = TypeVar("_AnswerT")
 
@@ -178,7 +179,8 @@ class Link(WSListener):
 
 
 def _refusal(frame: Refused | Bye) -> AimessageError:
-    retry_after = timedelta(seconds=frame.retry_after) if frame.retry_after else None
+    # Whatever the relay says: no command sleeps for longer than an hour because of it.
+    retry_after = timedelta(seconds=min(frame.retry_after, _LONGEST_WAIT)) if frame.retry_after > 0 else None
     return error_from_code(frame.code, frame.message, retry_after=retry_after)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aimessage.client.profile import make_directory
 from aimessage.crypto.random import system_entropy
+from aimessage.errors import VaultUnavailable
 
 __all__ = ["Living", "file_lock", "take_lock"]
 
@@ -34,9 +35,14 @@ def take_lock(path: Path) -> int | None:
 
 
 @asynccontextmanager
-async def file_lock(path: Path) -> AsyncIterator[None]:
-    """Hold the exclusive lock on *path*, waiting for it as long as it takes."""
-    while (descriptor := take_lock(path)) is None:  # noqa: ASYNC110 - another process holds it: there is no event
+async def file_lock(path: Path, *, patient: bool = True) -> AsyncIterator[None]:
+    """Hold the exclusive lock on *path*, waiting for it as long as it takes.
+
+    Raises VaultUnavailable: another has it, and the caller is not *patient*.
+    """
+    while (descriptor := take_lock(path)) is None:
+        if not patient:
+            raise VaultUnavailable("another command of this agent is at it")
         await asyncio.sleep(_POLL_SECONDS)
     try:
         yield

@@ -129,4 +129,5 @@ def abandon(here: Here, message_id: MessageId, error: AimessageError) -> bool:
         if sealed is None or sealed[0]:
             return sealed is None
         fates.settle(here, vault, message_id, "refused", error.code)
+        vault.run("UPDATE sent SET idempotency = NULL WHERE id = ?", (message_id,))  # nothing left: the key is free
     return True

@@ -63,7 +63,7 @@ async def publish_prekeys(here: Here, live: Live) -> None:
         ours = proved.vault_id == vault_id
         if not ours:
             _count_takeover(vault, here.now_ms)
-    pairs = proved.pairs if ours else 0
+    pairs = min(max(proved.pairs, 0), PAIRS_PER_STOCK) if ours else 0
     if not ours or is_stale(here):
         await renew_bundle(here, link, proved.epoch)
     if pairs < PAIRS_LOW:

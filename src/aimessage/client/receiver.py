@@ -95,7 +95,7 @@ class Receiver:
         self._needs.append(need)
         self._holds += until_handled
         if self._task is None:
-            self._failure, self._settled = None, False
+            self._failure, self._settled, self.trouble = None, False, None
             self._task = asyncio.create_task(self._run())
 
     async def _stop(self) -> None:
@@ -133,6 +133,7 @@ class Receiver:
         self._require_newest_listen()
         lease = take_lock(self.here.profile.directory / "locks" / "subscriber")
         if lease is None:
+            self.trouble = None  # whoever receives for us has its own
             self._set_settled()
             await asyncio.sleep(_LEASE_SECONDS)
             return
@@ -145,7 +146,7 @@ class Receiver:
     async def _receive(self, progress: "_Progress") -> float:
         """Receive until another process or a stronger need comes; return how long to leave the lease to others."""
         wish = self._wishes()
-        connected = await self.connection.get()
+        connected = await self.connection.get(fresh=True)
         progress.met = True
         subscription = Subscription(self.here, connected, self.changes)
         if not await subscription.begin(publish=max(self._needs) > Need.WATCH):

@@ -82,7 +82,8 @@ class Sender:
                 for other in outbox.waiting_peers(self._here):
                     if other != recipient:
                         with contextlib.suppress(AimessageError):
-                            await work_off(self._here, (await self._connection.get()).link, other)
+                            link = (await self._connection.get()).link
+                            await work_off(self._here, link, other, patient=False)
 
     def kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
         """Return *error*, which says that this message waits for the next command; it is nobody's meanwhile."""

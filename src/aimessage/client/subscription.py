@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from aimessage.client import consumers, control, inbox, state
+from aimessage.client import consumers, control, fates, inbox, state
 from aimessage.client.account import Here
 from aimessage.client.changes import Changes, Watch
 from aimessage.client.connection import Connected
@@ -16,8 +16,11 @@ from aimessage.wire.limits import PAIRS_PER_STOCK
 __all__ = ["Subscription", "renew_vault"]
 
 _BATCH = 64
+_HELD = 250  # of a relay's window of 1 000 entries and 1 MiB
+_HELD_BYTES = 256 << 10
 _BATCHING_SECONDS = 0.03
 _UPKEEP_SECONDS = 5.0
+_HOUSEKEEPING_SECONDS = 3600.0
 
 
 class Subscription:
@@ -58,16 +61,26 @@ class Subscription:
                 self._settle(deliveries, inbox.take_in(self._here, deliveries, until_handled=until_handled()))
             for frame in frames:
                 if isinstance(frame, PairsLow):
-                    self._pairs_left = frame.left
+                    self._pairs_left = min(max(frame.left, 0), PAIRS_PER_STOCK)
             self._changes.tell()
             if any(isinstance(frame, CaughtUp) for frame in frames):
                 on_caught_up()
 
     def _settle(self, deliveries: Sequence[Deliver], done: Sequence[bool]) -> None:
-        for delivery, may_go in zip(deliveries, done, strict=True):
-            if not may_go:
-                self._held[delivery.position] = delivery
-        self._acknowledge([each for each, may_go in zip(deliveries, done, strict=True) if may_go])
+        over = [each for each, may_go in zip(deliveries, done, strict=True) if may_go]
+        kept = [each for each, may_go in zip(deliveries, done, strict=True) if not may_go]
+        asked = consumers.asked_among(self._here, {_key(each) for each in kept})
+        for each in kept:
+            if _key(each) in asked and not self._has_room(each):
+                over.append(each)  # the vault has it, and it is asked for: the relay's copy is only a second chance
+            else:
+                self._held[each.position] = each
+        self._acknowledge(over)
+
+    def _has_room(self, delivery: Deliver) -> bool:
+        """Return whether one more held copy leaves most of the relay's window to other mail."""
+        held = sum(len(each.sealed) for each in self._held.values())
+        return len(self._held) < _HELD and held + len(delivery.sealed) <= _HELD_BYTES
 
     def _acknowledge(self, deliveries: Sequence[Deliver]) -> None:
         entries: dict[int, list[Ack]] = defaultdict(list)
@@ -80,7 +93,12 @@ class Subscription:
         """Send what we owe: receipts, requests, what others left in the outbox, our state, fresh prekeys."""
         watch = Watch(self._changes)
         await self._pay(everything=True)
+        loop = asyncio.get_running_loop()
+        began = looked_at = loop.time()
         while True:
+            if loop.time() - looked_at > _HOUSEKEEPING_SECONDS:
+                looked_at = loop.time()
+                fates.expire(self._here, self._connected.relay_ms + int((looked_at - began) * 1000))
             await watch.next(_UPKEEP_SECONDS)
             await asyncio.sleep(_BATCHING_SECONDS)  # one receipt for many messages
             await self._pay(everything=False)
@@ -88,8 +106,8 @@ class Subscription:
     async def _pay(self, *, everything: bool) -> None:
         here, link = self._here, self._connected.link
         if self._held:
-            settled = consumers.settled_among(here, {(each.sender, each.message_id) for each in self._held.values()})
-            over = [each for each in self._held.values() if (each.sender, each.message_id) in settled]
+            settled = consumers.settled_among(here, {_key(each) for each in self._held.values()})
+            over = [each for each in self._held.values() if _key(each) in settled]
             self._acknowledge([self._held.pop(each.position) for each in over])
             consumers.forget_held(here, settled)
         consumers.release_what_is_due(here)
@@ -102,6 +120,10 @@ class Subscription:
             if self._pairs_left < PAIRS_LOW:
                 wanted, self._pairs_left = PAIRS_PER_STOCK - self._pairs_left, PAIRS_PER_STOCK
                 await stock_pairs(here, link, wanted)
+
+
+def _key(delivery: Deliver) -> tuple[str, bytes]:
+    return delivery.sender, delivery.message_id
 
 
 async def _next_pushes(pushes: "asyncio.Queue[RelayFrame]", link: Link) -> list[RelayFrame]:
