@@ -74,7 +74,11 @@ async def contents(boxes: Mailboxes, owner: Username = ALICE, *, after: int = 0,
 
 
 def flip_where(directory: Path, octets: bytes) -> Path:
-    """Flip one bit of the one table in *directory* that holds *octets*, in the midst of them; return the table."""
+    """Flip one bit of the one table in *directory* that holds *octets*, in the midst of them; return the table.
+
+    Only that midst is looked for: compression may have found an end of them, with what stands beside it, elsewhere.
+    """
+    octets = octets[len(octets) // 4 : -(len(octets) // 4)]
     [table] = [path for path in directory.glob("*.sst") if octets in path.read_bytes()]
     with table.open("r+b") as file:
         at = table.read_bytes().index(octets) + len(octets) // 2
