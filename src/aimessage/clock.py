@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "milliseconds"]
+__all__ = ["Clock", "SystemClock", "milliseconds", "timestamp"]
 
 
 class Clock(Protocol):
@@ -37,3 +37,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def milliseconds(moment: datetime) -> int:
     """Return *moment* (aware) as whole milliseconds since 1970, as it travels."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def timestamp(milliseconds: int) -> str | None:
+    """Return RFC 3339 in UTC, whole seconds; None for 0."""
+    if not milliseconds:
+        return None
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None  # a peer may claim any number
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

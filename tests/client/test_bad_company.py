@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aimessage.client import Letter, connect
-from aimessage.client.link import _refusal
+from aimessage.client.links import refusal
 from aimessage.client.locks import take_lock
 from aimessage.client.outbox import abandon, save
 from aimessage.crypto.random import system_entropy
@@ -92,7 +92,7 @@ async def test_the_key_of_a_message_that_never_left_is_free_again(tmp_path: Path
 
 @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300, -1.0])
 def test_a_relay_cannot_put_a_command_to_sleep_for_ever(seconds: float) -> None:
-    wait = _refusal(Refused(1, "rate_limited", "later", seconds)).retry_after
+    wait = refusal(Refused(1, "rate_limited", "later", seconds)).retry_after
     assert wait is None or wait <= timedelta(hours=1)
 
 

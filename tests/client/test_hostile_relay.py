@@ -19,7 +19,8 @@ from picows import (
 )
 
 from aimessage.client import Settings, connect, register
-from aimessage.client.account import log_in, open_here
+from aimessage.client.account import open_here
+from aimessage.client.connection import log_in
 from aimessage.client.profile import load_profile
 from aimessage.errors import NotARelay
 from aimessage.types import RelayId

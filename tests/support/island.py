@@ -162,6 +162,11 @@ class IslandLink:
         self._lost_after = lost_after
         self.lost: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent on it any more."""
+        return self.lost.done()
+
     async def request(self, build: Callable[[int], Any], _: type[Any]) -> Any:  # noqa: ANN401 - as the wire's union
         """Answer one request, or lose the link over it."""
         frame = build(1)

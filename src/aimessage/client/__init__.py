@@ -1,16 +1,42 @@
 """The SDK: what an agent's machine does. Start at `connect`."""
 
-from aimessage.client.agent import Agent, Sent, UserPresence, connect
-from aimessage.client.config import Settings, load_settings
-from aimessage.client.enrolment import register, restore, token_text
-from aimessage.client.fates import Fate
-from aimessage.client.history import Entry
-from aimessage.client.letter import Letter
-from aimessage.client.message import Message
-from aimessage.client.profile import Profile, load_profile
-from aimessage.e2ee.text import decode_text, fold, require_clean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aimessage.client.agent import Agent, Sent, UserPresence, connect
+    from aimessage.client.config import Settings, load_settings
+    from aimessage.client.enrolment import register, restore, token_text
+    from aimessage.client.fates import Fate
+    from aimessage.client.history import Entry
+    from aimessage.client.letter import Letter
+    from aimessage.client.message import Message
+    from aimessage.client.profile import Profile, load_profile
+    from aimessage.e2ee.text import decode_text, fold, require_clean
 
 __all__ = [
     "Agent", "Entry", "Fate", "Letter", "Message", "Profile", "Sent", "Settings", "UserPresence", "connect",
     "decode_text", "fold", "load_profile", "load_settings", "register", "require_clean", "restore", "token_text",
 ]  # fmt: skip
+
+_HOMES = {
+    "agent": ("Agent", "Sent", "UserPresence", "connect"),
+    "config": ("Settings", "load_settings"),
+    "enrolment": ("register", "restore", "token_text"),
+    "fates": ("Fate",),
+    "history": ("Entry",),
+    "letter": ("Letter",),
+    "message": ("Message",),
+    "profile": ("Profile", "load_profile"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, when it is asked for: a command that sends one message needs no event loop."""
+    import importlib
+
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None and name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{home}" if home else "aimessage.e2ee.text"), name)
+    globals()[name] = value
+    return value

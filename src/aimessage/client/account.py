@@ -1,21 +1,25 @@
 """What every flow needs, in one value: who we are, our vault, the clock and the dice; and how to log in with it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from aimessage.client.link import Link, dialled_host, open_link
+from aimessage.client.dialling import dialled_host
 from aimessage.client.locks import Living
 from aimessage.client.profile import Profile, load_token
 from aimessage.client.vault import Vault
+from aimessage.client.waiting import OnLoop, Waiting
 from aimessage.clock import Clock, SystemClock, milliseconds
 from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.e2ee.identity import Account, open_account, prove
 from aimessage.errors import RelayChanged
 from aimessage.types import Address, SecretBytes, Username, VaultId
-from aimessage.wire.frames import Prove, Proved, RelayFrame
+from aimessage.wire.frames import Prove, Proved, Welcome
 
-__all__ = ["Here", "Live", "log_in", "open_here"]
+if TYPE_CHECKING:
+    from aimessage.client.link import Link
+
+__all__ = ["Here", "Live", "open_here", "proof", "relay_clock"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +32,7 @@ class Here:
     clock: Clock
     entropy: Entropy
     living: Living
+    waiting: Waiting = field(default_factory=OnLoop)
 
     @property
     def now_ms(self) -> int:
@@ -44,7 +49,7 @@ class Here:
         return Address(self.profile.relay_id, username)
 
 
-def open_here(profile: Profile, passphrase: SecretBytes | None) -> Here:
+def open_here(profile: Profile, passphrase: SecretBytes | None, waiting: Waiting | None = None) -> Here:
     """Open the agent's token and vault.
 
     Raises NoIdentity, PassphraseWrong, VaultNewer, VaultDamaged; CryptoUnavailable: before anything is written or sent.
@@ -53,7 +58,8 @@ def open_here(profile: Profile, passphrase: SecretBytes | None) -> Here:
     token = load_token(profile.token_path, passphrase)
     account = open_account(token, Address(profile.relay_id, profile.username))
     vault = Vault(profile.vault_path, account.vault_key)
-    return Here(profile, account, vault, SystemClock(), system_entropy, Living(profile.directory))
+    living = Living(profile.directory)
+    return Here(profile, account, vault, SystemClock(), system_entropy, living, waiting or OnLoop())
 
 
 _LATEST_MS = 1 << 50  # what a relay may say of its clock
@@ -63,7 +69,7 @@ _LATEST_MS = 1 << 50  # what a relay may say of its clock
 class Live:
     """A link that has logged in, what it was told of our account, and the relay's clock (ms since 1970)."""
 
-    link: Link
+    link: "Link"
     proved: Proved
     relay_ms: int
 
@@ -78,20 +84,19 @@ def own_vault_id(here: Here) -> VaultId:
         return vault.vault_id()
 
 
-async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
-    """Return a link that has proved our identity to the relay that was pinned at registration.
+def proof(here: Here, welcome: Welcome) -> Prove:
+    """Return what proves our identity on this link, to the relay that was pinned at registration.
 
-    Raises RelayChanged, ProofRejected, HostRefused, and what `open_link` does.
+    Raises RelayChanged: it is another one.
     """
-    link, welcome = await open_link(here.profile.server, on_push, here.profile.dialling)
-    try:
-        if welcome.relay_id != here.profile.relay_id:
-            raise RelayChanged("the relay at this address is not the one that this identity was registered at")
-        vault_id = own_vault_id(here)
-        host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
-        signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
-        proof = Prove(here.profile.username, host, client_nonce, vault_id, signature)
-        return Live(link, await link.prove(proof), min(max(welcome.time, 0), _LATEST_MS))
-    except BaseException:
-        link.close()
-        raise
+    if welcome.relay_id != here.profile.relay_id:
+        raise RelayChanged("the relay at this address is not the one that this identity was registered at")
+    vault_id = own_vault_id(here)
+    host, client_nonce = dialled_host(here.profile.server), here.entropy(32)
+    signature = prove(here.account, host, relay_nonce=welcome.nonce, client_nonce=client_nonce, vault_id=vault_id)
+    return Prove(here.profile.username, host, client_nonce, vault_id, signature)
+
+
+def relay_clock(welcome: Welcome) -> int:
+    """Return what the relay says of its clock, in milliseconds since 1970, within reason."""
+    return min(max(welcome.time, 0), _LATEST_MS)

@@ -1,13 +1,16 @@
 """The one link of a process, opened when it is first needed and again after it is lost; all of it share the link."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aimessage.client import fates
-from aimessage.client.account import Here, Live, log_in
+from aimessage.client.account import Here, Live, proof, relay_clock
+from aimessage.client.link import open_link
+from aimessage.client.links import OpenLink
 from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
 
-__all__ = ["Connected", "Connection"]
+__all__ = ["Connected", "Connection", "log_in"]
 
 _PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
 
@@ -45,11 +48,28 @@ class Connection:
                 self._now = Connected(live.link, live.proved, live.relay_ms, pushes)
             return self._now
 
+    async def link(self) -> OpenLink:
+        """Return the link of `get`."""
+        return (await self.get()).link
+
     def close(self) -> None:
         """Close the link; the next `get` opens another."""
         if self._now is not None:
             self._now.link.close()
             self._now = None
+
+
+async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
+    """Return a link that has proved our identity to the relay that was pinned at registration.
+
+    Raises RelayChanged, ProofRejected, HostRefused, and what `open_link` does.
+    """
+    link, welcome = await open_link(here.profile.server, on_push, here.profile.dialling)
+    try:
+        return Live(link, await link.prove(proof(here, welcome)), relay_clock(welcome))
+    except BaseException:
+        link.close()
+        raise
 
 
 def _push(pushes: "asyncio.Queue[RelayFrame]", frame: RelayFrame) -> None:

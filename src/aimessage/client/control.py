@@ -6,7 +6,7 @@ from contextlib import suppress
 from aimessage.client import fates, outbox
 from aimessage.client.account import Here
 from aimessage.client.dispatch import work_off
-from aimessage.client.link import Link
+from aimessage.client.links import OpenLink
 from aimessage.client.locks import file_lock
 from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
@@ -70,7 +70,7 @@ def is_owed(here: Here) -> bool:
     return any(owed) or any(not here.living.is_alive(owner) for (owner,) in owners)
 
 
-async def flush(here: Here, link: Link) -> None:
+async def flush(here: Here, link: OpenLink) -> None:
     """Send the receipts and retry requests that are owed, and whatever else waits in the outbox.
 
     One peer's trouble is not another's: what fails stays, for the next time.
@@ -82,7 +82,7 @@ async def flush(here: Here, link: Link) -> None:
         with suppress(AimessageError):
             await _ask_again(here, link, peer)
     for peer in outbox.waiting_peers(here):
-        if not link.lost.done():
+        if not link.is_lost:
             with suppress(AimessageError):
                 await work_off(here, link, peer, patient=False)  # one that hangs must not hold up the rest
 
@@ -104,7 +104,7 @@ def _write_receipts(here: Here, vault: Transaction, peer: Username) -> None:
             vault.run("DELETE FROM receipts WHERE peer = ? AND id = ? AND fate = ?", (peer, message_id, fate))
 
 
-async def _ask_again(here: Here, link: Link, peer: Username) -> None:
+async def _ask_again(here: Here, link: OpenLink, peer: Username) -> None:
     """Ask in a fresh session: the one that we have may be what is broken. At most one such session an hour and peer."""
     now_ms = here.now_ms
 
@@ -115,7 +115,7 @@ async def _ask_again(here: Here, link: Link, peer: Username) -> None:
         _write_request(here, vault, peer)
         return True
 
-    async with file_lock(here.profile.directory / "locks" / f"peer-{peer}", patient=False):
+    async with file_lock(here.profile.directory / "locks" / f"peer-{peer}", here.waiting, patient=False):
         with here.vault.transaction() as vault:
             fresh = _may_reset(vault.peer(here.address(peer)), now_ms)
             if not fresh:

@@ -1,6 +1,5 @@
 """How long to wait between tries."""
 
-import random
 from typing import Self
 
 __all__ = ["Delays"]
@@ -19,6 +18,8 @@ class Delays:
         return self
 
     def __next__(self) -> float:
+        import random  # here, where something has failed: it costs a cold command 4 ms
+
         delay = random.uniform(self._ceiling / 2, self._ceiling)  # noqa: S311 - not a secret
         self._ceiling = min(self._ceiling * 2, _LONGEST_SECONDS)
         return delay

@@ -3,11 +3,9 @@
 Proxies are chosen as curl does it: by the scheme of the relay's address, never for this machine itself.
 """
 
-import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,6 +23,7 @@ from aimessage.types import SecretBytes
 
 if TYPE_CHECKING:
     import ssl
+    from ipaddress import IPv4Address, IPv6Address
 
 __all__ = ["Dialling", "Proxy", "Route", "dialled_host", "is_loopback", "once"]
 
@@ -33,6 +32,12 @@ _PORTS = {"ws": 80, "wss": 443}
 _STATUS = re.compile(r"status (\d{3})\b")
 _EXPIRED, _NOT_YET, _WRONG_HOST, _WRONG_ADDRESS = 10, 9, 62, 64  # X509_V_ERR_… of OpenSSL
 _UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
+
+
+def _warn(line: str) -> None:
+    import logging
+
+    logging.getLogger(__name__).warning(line)
 
 
 def dialled_host(server: str) -> str:
@@ -44,8 +49,10 @@ def dialled_host(server: str) -> str:
 def is_loopback(server: str) -> bool:
     """Return whether a relay's address is this machine: localhost, 127.0.0.0/8 or ::1, as it is written."""
     host = dialled_host(server)
+    if host in ("localhost", "127.0.0.1"):
+        return True
     address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
+    return address is not None and address.is_loopback
 
 
 def once(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -122,9 +129,7 @@ class Dialling:
     https_proxy: SecretBytes | None = None  # for wss://
     http_proxy: SecretBytes | None = None  # for ws://
     no_proxy: str = ""
-    notice: Callable[[str], None] = field(
-        default_factory=lambda: once(logging.getLogger(__name__).warning), repr=False, compare=False
-    )
+    notice: Callable[[str], None] = field(default_factory=lambda: once(_warn), repr=False, compare=False)
 
     def route(self, server: str) -> Route:
         """Return the way to *server*.
@@ -155,6 +160,8 @@ def _covers(word: str, host: str, port: str) -> bool:
         if given != port:
             return False
         word = name
+    from ipaddress import ip_network
+
     address = _address(host)
     if address is None:
         domain = word.removeprefix("*").strip(".")
@@ -165,7 +172,9 @@ def _covers(word: str, host: str, port: str) -> bool:
         return False
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def _address(host: str) -> "IPv4Address | IPv6Address | None":
+    from ipaddress import ip_address
+
     try:
         return ip_address(host)
     except ValueError:

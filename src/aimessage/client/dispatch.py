@@ -7,7 +7,7 @@ import msgspec
 from aimessage.client import fates
 from aimessage.client.account import Here
 from aimessage.client.contacts import pin_of
-from aimessage.client.link import Link
+from aimessage.client.links import OpenLink
 from aimessage.client.locks import file_lock
 from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
@@ -32,7 +32,7 @@ class _Row(NamedTuple):
     body: bytes | None
 
 
-async def work_off(here: Here, link: Link, recipient: Username, *, patient: bool = True) -> None:
+async def work_off(here: Here, link: OpenLink, recipient: Username, *, patient: bool = True) -> None:
     """Send all that waits for *recipient*: control mail first, then messages in order.
 
     A row whose self-certifying address names another key is settled as refused before anything is agreed with that
@@ -41,7 +41,7 @@ async def work_off(here: Here, link: Link, recipient: Username, *, patient: bool
     Raises PeerIdentityChanged; RecipientUnknown: its rows are dropped; a temporary refusal, and the row stays;
     VaultUnavailable: another process sends to *recipient*, and the caller is not *patient*.
     """
-    async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}", patient=patient):
+    async with file_lock(here.profile.directory / "locks" / f"peer-{recipient}", here.waiting, patient=patient):
         try:
             await _ensure_session(here, link, recipient)
         except RecipientUnknown as error:
@@ -52,7 +52,7 @@ async def work_off(here: Here, link: Link, recipient: Username, *, patient: bool
                 await _post(here, link, recipient, row)
 
 
-async def _ensure_session(here: Here, link: Link, recipient: Username) -> None:
+async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> None:
     with here.vault.reading() as vault:
         if vault.peer(here.address(recipient)).conversation.can_send:
             return
@@ -131,7 +131,7 @@ def _numbered(vault: Transaction, peer: Peer, message_id: MessageId) -> bytes:
     return padded
 
 
-async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
+async def _post(here: Here, link: OpenLink, recipient: Username, row: _Row) -> None:
     def post(request_id: int) -> Post:
         return Post(request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed)
 
@@ -140,7 +140,7 @@ async def _post(here: Here, link: Link, recipient: Username, row: _Row) -> None:
     try:
         relay_due = min((await link.request(post, Accepted)).expires_at, _LATEST_MS)
     except AimessageError as error:
-        if error.retryable or link.lost.done():
+        if error.retryable or link.is_lost:
             raise  # no answer came: the relay may have it, so the row stays, and its bytes and id with it
         # Its own sender asks for its fate; those behind it in the line are not to blame.
         fate, code = "refused", error.code

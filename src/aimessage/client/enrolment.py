@@ -3,8 +3,9 @@
 import contextlib
 from dataclasses import replace
 
-from aimessage.client.account import Here, log_in, open_here
+from aimessage.client.account import Here, open_here
 from aimessage.client.config import Settings
+from aimessage.client.connection import log_in
 from aimessage.client.link import dialled_host, open_link
 from aimessage.client.locks import file_lock
 from aimessage.client.prekeys import mark_published, new_bundle, stock_pairs
@@ -18,6 +19,7 @@ from aimessage.client.profile import (
     write_private,
 )
 from aimessage.client.state import fetch_state
+from aimessage.client.waiting import OnLoop
 from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.identity import Token, mint_token, parse_token, prove_registration
@@ -44,7 +46,7 @@ async def register(settings: Settings, username: str, *, if_not_exists: bool = F
     if _existing(settings) is None:
         _server(settings)  # before anything is made here
     # One at a time: two that mint would leave one's token beside the other's vault, and the name lost.
-    async with file_lock(settings.directory / "locks" / "enrolment"):
+    async with file_lock(settings.directory / "locks" / "enrolment", OnLoop()):
         return await _register(settings, name, invite, if_not_exists=if_not_exists)
 
 
@@ -88,7 +90,7 @@ async def restore(settings: Settings, username: str) -> Profile:
         raise TokenMalformed("no token was given", hint="set AIMESSAGE_TOKEN, or pass --token-file")
     token = parse_token(settings.token.reveal.decode("utf-8", "replace"))
     server = _server(settings)
-    async with file_lock(settings.directory / "locks" / "enrolment"):
+    async with file_lock(settings.directory / "locks" / "enrolment", OnLoop()):
         return await _restore(settings, name, token, server)
 
 

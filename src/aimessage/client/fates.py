@@ -10,8 +10,8 @@ import msgspec
 
 from aimessage.client.account import Here
 from aimessage.client.letter import Summary
-from aimessage.client.message import timestamp
 from aimessage.client.transaction import Transaction
+from aimessage.clock import timestamp
 from aimessage.e2ee.bodies import Receipts, decode_body
 from aimessage.errors import AimessageError, DecryptionFailed, MessageUnknown, TimedOut, error_from_code
 from aimessage.types import MessageId, Username, message_id_text

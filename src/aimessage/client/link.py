@@ -5,20 +5,19 @@ import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TypeVar, cast
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from python_socks import ProxyError
 
 from aimessage.client.dialling import Dialling, Route, dialled_host
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, refusal
 from aimessage.errors import (
     AimessageError,
     LinkLost,
     NotARelay,
     RelayUnreachable,
     RemoteProtocolError,
-    error_from_code,
 )
 from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, Register, RelayFrame, Welcome
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
@@ -26,31 +25,7 @@ from aimessage.wire.link import ClientLink, LinkFailed
 
 __all__ = ["Link", "dialled_host", "open_link"]
 
-_GREETING_SECONDS = 10.0
-_LONGEST_WAIT = 3600.0
-_SUBPROTOCOL = "aimessage.v1"
 _AnswerT = TypeVar("_AnswerT")
-
-
-@dataclass
-class _Pace:
-    """Keeps requests under the announced rate, so that nothing runs into a refusal."""
-
-    rate: float = 0.0
-    burst: float = 1.0
-    tokens: float = 1.0
-    at: float = 0.0
-
-    async def take(self) -> None:
-        """Wait until one more request fits."""
-        if not self.rate:
-            return
-        now = asyncio.get_running_loop().time()
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
-        self.at = now
-        self.tokens -= 1
-        if self.tokens < 0:
-            await asyncio.sleep(-self.tokens / self.rate)
 
 
 @dataclass(eq=False)
@@ -65,7 +40,7 @@ class Link(WSListener):
     _transport: WSTransport | None = None
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _waiting: dict[int, "asyncio.Future[RelayFrame]"] = field(default_factory=dict)
-    _pace: _Pace = field(default_factory=_Pace)
+    _pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -96,6 +71,11 @@ class Link(WSListener):
         """Whether the WebSocket is open; the relay may not have greeted yet."""
         return self._transport is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent on it any more."""
+        return self.lost.done()
+
     def close(self) -> None:
         """Close the connection."""
         if self._transport is not None:
@@ -112,7 +92,9 @@ class Link(WSListener):
 
         Raises the error that the relay refuses with, or LinkLost.
         """
-        await self._pace.take()
+        delay = self._pace.take(asyncio.get_running_loop().time())
+        if delay:
+            await asyncio.sleep(delay)
         request_id = next(self._ids)
         future: asyncio.Future[RelayFrame] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = future
@@ -122,7 +104,7 @@ class Link(WSListener):
         finally:
             del self._waiting[request_id]
         if isinstance(frame, Refused):
-            raise _refusal(frame)
+            raise refusal(frame)
         if not isinstance(frame, answer):
             raise RemoteProtocolError("the relay gave an answer of another kind")
         return frame
@@ -150,16 +132,14 @@ class Link(WSListener):
             case LinkFailed(reason=reason):
                 self._fail(NotARelay(f"the relay broke the protocol: {reason}"))
             case Welcome():
-                limits = event.limits
-                burst = max(float(limits.request_burst) - 2, 1.0)
-                self._pace = _Pace(limits.requests_per_second * 0.9, burst, burst, asyncio.get_running_loop().time())
+                self._pace = Pace.under(event.limits, asyncio.get_running_loop().time())
                 if not self.welcome.done():  # whoever waited may have gone
                     self.welcome.set_result(event)
             case Proved():
                 if not self.proved.done():
                     self.proved.set_result(event)
             case Refused(id=0) | Bye():
-                self._fail(_refusal(event))
+                self._fail(refusal(event))
             case _ if (waiting := self._waiting.get(getattr(event, "id", 0))) and not waiting.done():
                 waiting.set_result(event)
             case _:
@@ -178,12 +158,6 @@ class Link(WSListener):
             self._transport.disconnect()
 
 
-def _refusal(frame: Refused | Bye) -> AimessageError:
-    # Whatever the relay says: no command sleeps for longer than an hour because of it.
-    retry_after = timedelta(seconds=min(frame.retry_after, _LONGEST_WAIT)) if frame.retry_after > 0 else None
-    return error_from_code(frame.code, frame.message, retry_after=retry_after)
-
-
 async def open_link(
     server: str, on_push: Callable[[RelayFrame], None], dialling: Dialling | None = None
 ) -> tuple[Link, Welcome]:
@@ -196,7 +170,7 @@ async def open_link(
     route = way.route(server)
     link = Link(on_push)
     try:
-        async with asyncio.timeout(_GREETING_SECONDS):
+        async with asyncio.timeout(GREETING_SECONDS):
             await _connect(link, route)
             welcome = await link._or_lost(link.welcome)  # noqa: SLF001 - the same module's
     except TimeoutError as error:
@@ -229,7 +203,7 @@ async def _connect(link: Link, route: Route) -> None:
         ssl_context=route.tls,
         server_hostname=dialled_host(route.server) if route.tls is not None else None,  # without a dot at its end
         proxy=route.proxy.url.reveal.decode() if route.proxy is not None else None,
-        extra_headers={"Sec-WebSocket-Protocol": _SUBPROTOCOL},
+        extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL},
         max_frame_size=ANNOUNCED_MESSAGE_BYTES,
         enable_auto_ping=True,
         auto_ping_idle_timeout=25,
@@ -240,6 +214,6 @@ async def _connect(link: Link, route: Route) -> None:
     )
     if transport.response is None:  # picows also returns when the connection ends before any answer
         raise RelayUnreachable(f"what listens at {route.server} closed the connection without an answer")
-    if link.is_connected and transport.response.headers.get("Sec-WebSocket-Protocol") != _SUBPROTOCOL:
+    if link.is_connected and transport.response.headers.get("Sec-WebSocket-Protocol") != SUBPROTOCOL:
         transport.disconnect()
-        raise NotARelay(f"what answers at {route.server} speaks WebSocket, but not {_SUBPROTOCOL}")
+        raise NotARelay(f"what answers at {route.server} speaks WebSocket, but not {SUBPROTOCOL}")

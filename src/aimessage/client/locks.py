@@ -3,7 +3,6 @@
 A lock file is never unlinked while somebody may wait for it; only the files that stand for one process's life are.
 """
 
-import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from aimessage.client.profile import make_directory
+from aimessage.client.waiting import Waiting
 from aimessage.crypto.random import system_entropy
 from aimessage.errors import VaultUnavailable
 
@@ -35,7 +35,7 @@ def take_lock(path: Path) -> int | None:
 
 
 @asynccontextmanager
-async def file_lock(path: Path, *, patient: bool = True) -> AsyncIterator[None]:
+async def file_lock(path: Path, waiting: Waiting, *, patient: bool = True) -> AsyncIterator[None]:
     """Hold the exclusive lock on *path*, waiting for it as long as it takes.
 
     Raises VaultUnavailable: another has it, and the caller is not *patient*.
@@ -43,7 +43,7 @@ async def file_lock(path: Path, *, patient: bool = True) -> AsyncIterator[None]:
     while (descriptor := take_lock(path)) is None:
         if not patient:
             raise VaultUnavailable("another command of this agent is at it")
-        await asyncio.sleep(_POLL_SECONDS)
+        await waiting.pause(_POLL_SECONDS)
     try:
         yield
     finally:

@@ -3,26 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
 from typing import NoReturn, Protocol, Self
 
+from aimessage.clock import timestamp
 from aimessage.e2ee.bodies import Body
 from aimessage.e2ee.text import reveal
 from aimessage.errors import NoIdentity
 from aimessage.types import MessageId, Username, message_id_text
 
-__all__ = ["Frame", "Message", "Replier", "incoming", "timestamp"]
-
-
-def timestamp(milliseconds: int) -> str | None:
-    """Return RFC 3339 in UTC, whole seconds; None for 0."""
-    if not milliseconds:
-        return None
-    try:
-        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None  # a peer may claim any number
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+__all__ = ["Frame", "Message", "Replier", "incoming"]
 
 
 class Replier(Protocol):

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from aimessage.client.account import Here, Live
-from aimessage.client.link import Link
+from aimessage.client.links import OpenLink
 from aimessage.client.transaction import Transaction
 from aimessage.clock import milliseconds
 from aimessage.e2ee.prekeys import make_bundle, make_pairs
@@ -77,7 +77,7 @@ def is_stale(here: Here) -> bool:
     return not 0 <= age <= _ROTATION / timedelta(milliseconds=1)
 
 
-async def renew_bundle(here: Here, link: Link, known_epoch: int = 0) -> None:
+async def renew_bundle(here: Here, link: OpenLink, known_epoch: int = 0) -> None:
     """Make a new bundle and have the relay serve it."""
     bundle = new_bundle(here, known_epoch=known_epoch)
     await link.request(lambda request_id: Publish(request_id, bundle.encode()), Done)
@@ -102,7 +102,7 @@ def mark_published(here: Here) -> None:
         vault.save_counter("published_at", here.now_ms)
 
 
-async def stock_pairs(here: Here, link: Link, count: int) -> None:
+async def stock_pairs(here: Here, link: OpenLink, count: int) -> None:
     """Upload *count* new one-time pairs, their secrets saved first."""
     with here.vault.transaction() as vault:
         made = make_pairs(here.account, vault_id=vault.vault_id(), count=count, entropy=here.entropy)

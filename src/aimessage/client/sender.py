@@ -1,28 +1,36 @@
 """Getting one message accepted: save, then send, try again while it makes sense, and keep what could not leave."""
 
-import asyncio
 import contextlib
 from datetime import timedelta
+from typing import Protocol
 
 from aimessage.client import control, fates, outbox
 from aimessage.client.account import Here
-from aimessage.client.connection import Connection
 from aimessage.client.delays import Delays
 from aimessage.client.dispatch import work_off
 from aimessage.client.letter import Letter
+from aimessage.client.links import OpenLink
 from aimessage.e2ee.fingerprint import parse_recipient
 from aimessage.errors import AimessageError, BadValue, MailboxFull, RelayUnreachable, Temporary
 from aimessage.types import MessageId, Username, message_id_text
 
-__all__ = ["Sender"]
+__all__ = ["Reach", "Sender"]
 
 _PAY_SECONDS = 2.0
 
 
-class Sender:
-    """Belongs to one Agent."""
+class Reach(Protocol):
+    """The way to the relay: a link that was good just now, opened when it is first needed."""
 
-    def __init__(self, here: Here, connection: Connection) -> None:
+    async def link(self) -> OpenLink:
+        """Return the link. Raises what opening it does."""
+        ...
+
+
+class Sender:
+    """One an Agent, or one a command."""
+
+    def __init__(self, here: Here, connection: Reach) -> None:
         self._here = here
         self._connection = connection
 
@@ -41,7 +49,7 @@ class Sender:
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
         fate = "waiting"
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit.total_seconds()):
+            async with self._here.waiting.within(limit.total_seconds()):
                 for delay in Delays():
                     try:
                         fate = await self._try(recipient, message_id)
@@ -49,7 +57,7 @@ class Sender:
                     except Temporary as error:
                         last = error
                         wait = error.retry_after.total_seconds() if error.retry_after else delay
-                        await asyncio.sleep(wait)
+                        await self._here.waiting.pause(wait)
                     except MailboxFull as error:
                         raise self.kept(error, message_id) from None
                     except AimessageError as error:
@@ -64,25 +72,25 @@ class Sender:
     async def pay(self) -> None:
         """Send the receipts that are owed, if that is quick: this process may end before anybody's upkeep does it."""
         with contextlib.suppress(AimessageError, TimeoutError):
-            async with asyncio.timeout(_PAY_SECONDS):
+            async with self._here.waiting.within(_PAY_SECONDS):
                 if control.is_owed(self._here):
-                    await control.flush(self._here, (await self._connection.get()).link)
+                    await control.flush(self._here, await self._connection.link())
 
     async def _try(self, recipient: Username, message_id: MessageId) -> str:
         if (fate := fates.fate_of(self._here, message_id)) != "waiting":
             return fate
-        link = (await self._connection.get()).link
+        link = await self._connection.link()
         await work_off(self._here, link, recipient)
         return fates.fate_of(self._here, message_id)
 
     async def _others(self, recipient: Username) -> None:
         """Send what earlier commands left for others, if that is quick; its troubles are not this message's."""
         with contextlib.suppress(AimessageError, TimeoutError):
-            async with asyncio.timeout(_PAY_SECONDS):
+            async with self._here.waiting.within(_PAY_SECONDS):
                 for other in outbox.waiting_peers(self._here):
                     if other != recipient:
                         with contextlib.suppress(AimessageError):
-                            link = (await self._connection.get()).link
+                            link = await self._connection.link()
                             await work_off(self._here, link, other, patient=False)
 
     def kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from aimessage.client.account import Here
 from aimessage.client.contacts import require_pinned
-from aimessage.client.link import Link
+from aimessage.client.links import OpenLink
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
@@ -15,7 +15,7 @@ __all__ = ["begin_session"]
 
 
 async def begin_session(
-    here: Here, link: Link, recipient: Username, wanted: Callable[[Transaction, Peer, Identity], bool]
+    here: Here, link: OpenLink, recipient: Username, wanted: Callable[[Transaction, Peer, Identity], bool]
 ) -> None:
     """Begin a session with *recipient*, if *wanted* still says so once its bundle is here; all others only receive.
 

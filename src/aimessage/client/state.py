@@ -6,7 +6,7 @@ Spec: docs/spec/storage.md §3.
 import msgspec
 
 from aimessage.client.account import Here, Live
-from aimessage.client.link import Link
+from aimessage.client.links import OpenLink
 from aimessage.client.prekeys import next_epoch
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.crypto.aead import StorageKey
@@ -59,7 +59,7 @@ async def store_state(here: Here, live: Live) -> None:
         vault.save_counter("state_stored", changes)
 
 
-async def fetch_state(here: Here, link: Link, known_epoch: int) -> bool:
+async def fetch_state(here: Here, link: OpenLink, known_epoch: int) -> bool:
     """Bring back what the relay keeps for us; return whether it did. *known_epoch* is that of our bundle there.
 
     Where there is nothing, or nothing that our token opens, strangers have to wait for a word (gate `contacts`), and

@@ -1,0 +1,241 @@
+"""One network connection to the relay over a blocking socket: for a command that sends one message and ends.
+
+The same link machine, framed by wsproto. No event loop is imported, so a cold start costs half; what needs to wait
+for several things at once, a proxy or a subscription uses `link` instead.
+"""
+
+import itertools
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, Ping, Request
+from wsproto.utilities import ProtocolError
+
+from aimessage.client import fates
+from aimessage.client.account import Here, proof, relay_clock
+from aimessage.client.dialling import Route, dialled_host
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, refusal
+from aimessage.client.waiting import Blocking
+from aimessage.clock import Clock
+from aimessage.errors import LinkLost, NotARelay, RemoteProtocolError
+from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, RelayFrame, Welcome
+from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, PIPELINE_BYTES
+from aimessage.wire.link import ClientLink, LinkFailed
+
+if TYPE_CHECKING:
+    from wsproto.events import Event
+
+__all__ = ["BlockingLink", "BlockingReach"]
+
+_READ_BYTES = 65_536
+_PORTS = {"ws": 80, "wss": 443}
+_AnswerT = TypeVar("_AnswerT")
+
+
+class BlockingLink:
+    """A link that blocks its thread until an answer is there; every wait ends when its `Blocking` says so."""
+
+    def __init__(self, route: Route, waiting: Blocking, clock: Clock) -> None:
+        self._route = route
+        self._waiting = waiting
+        self._clock = clock
+        self._machine = ClientLink()
+        self._framing = WSConnection(ConnectionType.CLIENT)
+        self._ids = itertools.count(1)
+        self._pace = Pace()
+        self._events: list[RelayFrame | LinkFailed] = []
+        self._message = bytearray()
+        self._accepted = self._proved = self.is_lost = False
+        self._socket = self._dial()
+
+    def greet(self) -> Welcome:
+        """Open the WebSocket and return the relay's greeting. Raises NotARelay, LinkLost; TimeoutError."""
+        parts = urlsplit(self._route.server)
+        try:
+            self._socket.sendall(
+                self._framing.send(Request(host=parts.netloc, target=f"{parts.path}/ws", subprotocols=[SUBPROTOCOL]))
+            )
+            welcome = self._next()
+        except LinkLost:
+            raise NotARelay(f"what answers at {self._route.server} closed the connection without a greeting") from None
+        if not isinstance(welcome, Welcome):
+            raise NotARelay(f"what answers at {self._route.server} does not greet as a relay does")
+        self._pace = Pace.under(welcome.limits, self._clock.monotonic())
+        return welcome
+
+    def prove(self, proof: Prove) -> None:
+        """Log in; the proof leaves with the first request, and a refusal of it is that request's error."""
+        self._machine.prove(proof)
+
+    async def request(self, build: Callable[[int], ClientFrame], answer: type[_AnswerT]) -> _AnswerT:
+        """Send one request and return its answer.
+
+        Raises the error that the relay refuses with, LinkLost; TimeoutError: the caller's time is over.
+        """
+        delay = self._pace.take(self._clock.monotonic())
+        if delay:
+            await self._waiting.pause(delay)
+        request_id = next(self._ids)
+        try:
+            self._send(build(request_id))
+            while getattr(frame := self._next(), "id", 0) != request_id:
+                self._handle(frame)
+        except BaseException:
+            self.close()  # an answer may be half read
+            raise
+        if isinstance(frame, Refused):
+            raise refusal(frame)
+        if not isinstance(frame, answer):
+            raise RemoteProtocolError("the relay gave an answer of another kind")
+        return frame
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.is_lost = True
+        self._socket.close()
+
+    def _dial(self) -> socket.socket:
+        parts = urlsplit(self._route.server)
+        host, port = dialled_host(self._route.server), parts.port or _PORTS[parts.scheme]
+        plain = socket.create_connection((host, port), min(self._waiting.left(), GREETING_SECONDS))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._route.tls is None:
+            return plain
+        try:
+            return self._route.tls.wrap_socket(plain, server_hostname=host)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _send(self, frame: ClientFrame) -> None:
+        if self.is_lost:
+            raise LinkLost("the connection to the relay broke")
+        proof = self._machine.data_to_send()
+        self._machine.send([frame])
+        messages = self._machine.data_to_send()
+        if proof and sum(map(len, messages)) >= PIPELINE_BYTES:  # more than a relay keeps for whom it does not know
+            self._write(proof)
+            proof = []
+            while not self._proved:
+                self._handle(self._next())
+        self._write(proof + messages)
+
+    def _write(self, messages: list[bytes]) -> None:
+        octets = b"".join(self._framing.send(BytesMessage(message)) for message in messages)
+        try:
+            self._socket.settimeout(self._patience())
+            self._socket.sendall(octets)
+        except TimeoutError:
+            raise
+        except OSError:
+            raise LinkLost("the connection to the relay broke") from None
+
+    def _next(self) -> RelayFrame:
+        """Return the next frame that the relay sent."""
+        while not self._events:
+            self._read()
+        event = self._events.pop(0)
+        if isinstance(event, LinkFailed):
+            raise NotARelay(f"the relay broke the protocol: {event.reason}")
+        return event
+
+    def _handle(self, frame: RelayFrame) -> None:
+        match frame:
+            case Proved():
+                self._proved = True
+            case Refused(id=0) | Bye():
+                raise refusal(frame)
+            case _:
+                pass  # a hint about our stock: not this command's business
+
+    def _read(self) -> None:
+        try:
+            self._socket.settimeout(self._patience())
+            octets = self._socket.recv(_READ_BYTES)
+        except TimeoutError:
+            raise
+        except OSError:
+            octets = b""
+        if not octets:
+            raise LinkLost("the connection to the relay broke")
+        try:
+            self._framing.receive_data(octets)
+            for event in self._framing.events():
+                self._take(event)
+        except ProtocolError:
+            raise NotARelay(f"what answers at {self._route.server} is not an AI Message relay") from None
+
+    def _take(self, event: "Event") -> None:
+        match event:
+            case AcceptConnection():
+                if event.subprotocol != SUBPROTOCOL:
+                    raise NotARelay(f"what answers at {self._route.server} speaks WebSocket, but not {SUBPROTOCOL}")
+                self._accepted = True
+            case BytesMessage():
+                self._message += event.data
+                if len(self._message) > ANNOUNCED_MESSAGE_BYTES:
+                    raise NotARelay("the relay sends larger messages than it may")
+                if event.message_finished:
+                    self._machine.receive_message(bytes(self._message))
+                    self._message.clear()
+                    self._events += self._machine.events_received()
+            case Ping():
+                self._socket.sendall(self._framing.send(event.response()))
+            case _ if self._accepted:  # a farewell, or what no relay of ours sends
+                raise LinkLost("the connection to the relay broke")
+            case _:
+                raise NotARelay(f"what answers at {self._route.server} is not an AI Message relay")
+
+    def _patience(self) -> float | None:
+        left = self._waiting.left()
+        return None if left == float("inf") else left
+
+
+class BlockingReach:
+    """The way to the relay of one command: a link opened when it is first needed, and again after it is lost."""
+
+    def __init__(self, here: Here, waiting: Blocking, route: Route) -> None:
+        self._here = here
+        self._waiting = waiting
+        self._route = route
+        self._link: BlockingLink | None = None
+
+    async def link(self) -> OpenLink:
+        """Return a link that was good just now.
+
+        Raises RelayUnreachable, NotARelay, CertificateRefused, RelayChanged.
+        """
+        if self._link is None or self._link.is_lost:
+            self._link = await self._open()
+        return self._link
+
+    def close(self) -> None:
+        """Close the link."""
+        if self._link is not None:
+            self._link.close()
+
+    async def _open(self) -> BlockingLink:
+        link: BlockingLink | None = None
+        try:
+            async with self._waiting.within(GREETING_SECONDS):
+                link = BlockingLink(self._route, self._waiting, self._here.clock)
+                welcome = link.greet()
+            link.prove(proof(self._here, welcome))
+            fates.expire(self._here, relay_clock(welcome))
+        except BaseException as error:
+            if link is not None:
+                link.close()
+            if isinstance(error, TimeoutError) and link is not None:
+                raise NotARelay(f"what answers at {self._route.server} does not greet as a relay does") from None
+            if isinstance(error, OSError):
+                raise self._route.explain(error) from None
+            raise
+        if self._route.is_readable:
+            self._here.profile.dialling.notice(
+                f"the connection to {self._route.server} is not encrypted: names and times can be read on the way; "
+                "use wss://"
+            )
+        return link

@@ -1,0 +1,68 @@
+"""What the flows need of a link to the relay, whichever shell runs the machine; and what both shells share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from aimessage.errors import AimessageError, error_from_code
+from aimessage.wire.frames import Bye, ClientFrame, Refused
+from aimessage.wire.limits import Limits
+
+__all__ = ["GREETING_SECONDS", "SUBPROTOCOL", "OpenLink", "Pace", "refusal"]
+
+GREETING_SECONDS = 10.0
+"""From the first packet to the relay's greeting."""
+SUBPROTOCOL = "aimessage.v1"
+_LONGEST_WAIT = 3600.0
+_AnswerT = TypeVar("_AnswerT")
+
+
+class OpenLink(Protocol):
+    """A link that has greeted; its proof goes out with the first request at the latest."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent on it any more."""
+        ...
+
+    async def request(self, build: Callable[[int], ClientFrame], answer: type[_AnswerT]) -> _AnswerT:
+        """Send one request and return its answer.
+
+        Raises the error that the relay refuses with, or LinkLost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+@dataclass
+class Pace:
+    """Keeps requests under the announced rate, so that nothing runs into a refusal; times in seconds."""
+
+    rate: float = 0.0
+    burst: float = 1.0
+    tokens: float = 1.0
+    at: float = 0.0
+
+    @classmethod
+    def under(cls, limits: Limits, now: float) -> "Pace":
+        """Return a pace a little below what the relay has announced."""
+        burst = max(float(limits.request_burst) - 2, 1.0)
+        return cls(limits.requests_per_second * 0.9, burst, burst, now)
+
+    def take(self, now: float) -> float:
+        """Count one more request; return how long it has to wait."""
+        if not self.rate:
+            return 0.0
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - 1
+        self.at = now
+        return max(0.0, -self.tokens / self.rate)
+
+
+def refusal(frame: Refused | Bye) -> AimessageError:
+    """Return what the relay refuses with. Whatever it says: no command sleeps for longer than an hour because of it."""
+    retry_after = timedelta(seconds=min(frame.retry_after, _LONGEST_WAIT)) if frame.retry_after > 0 else None
+    return error_from_code(frame.code, frame.message, retry_after=retry_after)

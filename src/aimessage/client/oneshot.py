@@ -1,0 +1,36 @@
+"""One message from one command, without an event loop: save, dial, prove, post, settle. The flows are the agent's."""
+
+from datetime import timedelta
+
+from aimessage.client.account import open_here
+from aimessage.client.blocking import BlockingReach
+from aimessage.client.config import Settings
+from aimessage.client.letter import Letter
+from aimessage.client.profile import load_profile
+from aimessage.client.sender import Sender
+from aimessage.client.waiting import Blocking, run_blocking
+from aimessage.types import message_id_text
+
+__all__ = ["send_once"]
+
+
+def send_once(settings: Settings, to: str, letter: Letter, limit: timedelta) -> tuple[str, str, str] | None:
+    """Send one message; return its id, its recipient and its fate, or None: this needs the agent and its event loop.
+
+    Nothing is saved or sent then. Raises what `Agent.send` does.
+    """
+    profile = load_profile(settings)
+    route = profile.dialling.route(profile.server)
+    if route.proxy is not None:
+        return None
+    waiting = Blocking()
+    here = open_here(profile, settings.passphrase, waiting)
+    reach = BlockingReach(here, waiting, route)
+    try:
+        sender = Sender(here, reach)
+        recipient, message_id = sender.save(to, letter)
+        fate = run_blocking(sender.accepted(recipient, message_id, limit))
+        return message_id_text(message_id), recipient, fate
+    finally:
+        reach.close()
+        here.close()
