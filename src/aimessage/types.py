@@ -2,8 +2,9 @@
 
 import re
 from base64 import b32decode, b32encode
-from dataclasses import dataclass
 from typing import NewType
+
+import msgspec
 
 from aimessage.errors import BadValue, UsernameMalformed
 
@@ -39,8 +40,7 @@ _RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class SecretBytes:
+class SecretBytes(msgspec.Struct, frozen=True, eq=False):
     """Key material: not printable, not comparable by value."""
 
     reveal: bytes
@@ -49,8 +49,7 @@ class SecretBytes:
         return "SecretBytes(…)"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where an agent lives: the relay's id, not its host name, and the username there."""
 
     relay_id: RelayId

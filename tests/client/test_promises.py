@@ -6,11 +6,11 @@ import sqlite3
 import stat
 import sys
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.client import Message, Settings, connect, register
 from aimessage.client.account import open_here

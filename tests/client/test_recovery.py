@@ -6,11 +6,11 @@ import os
 import socket
 import sys
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.client import Message, Settings, connect, register, token_text
 from aimessage.client.account import open_here

@@ -37,7 +37,7 @@ def secrets_of(profile: Profile, settings: Settings) -> Iterator[bytes]:
     account = open_account(token, Address(profile.relay_id, profile.username))
     yield text.encode()
     yield text.removeprefix("aim1-").encode()
-    names = (getattr(account, name) for name in account.__dataclass_fields__)
+    names = (getattr(account, name) for name in account.__struct_fields__)
     for secret in (token.secret, *(value for value in names if isinstance(value, SecretBytes))):
         yield from forms(secret.reveal)
 

@@ -4,10 +4,10 @@ What the relay hands to a sender (bundles, pairs) comes first, then what it does
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.crypto import kem, signing
 from aimessage.e2ee import identity
@@ -89,7 +89,7 @@ def cannot_start(alice: Party, bobby: Party) -> None:
 def test_a_bundle_with_a_swapped_field_starts_nothing(name: str, signature: str) -> None:
     alice, bobby = strangers()
     honest = bobby.bundle
-    changed = replace(honest, **{name: BUNDLE_FIELDS[name](honest)})  # type: ignore[arg-type]
+    changed = replace(honest, **{name: BUNDLE_FIELDS[name](honest)})
     bobby.bundle = replace(changed, signature=bundle_signatures(bobby, changed)[signature])
     cannot_start(alice, bobby)
     bobby.bundle = honest
@@ -110,7 +110,7 @@ def test_a_bundle_with_another_signature_starts_nothing(signature: str) -> None:
 def test_an_owner_who_signs_for_what_is_not_its_own_starts_nothing(name: str) -> None:
     alice, bobby = strangers()
     value = bobby.bundle.not_before - 200_000 if name == "not_after" else BUNDLE_FIELDS[name](bobby.bundle)
-    changed = replace(bobby.bundle, **{name: value})  # type: ignore[arg-type]
+    changed = replace(bobby.bundle, **{name: value})
     by_owner = signing.sign(bobby.account.signing, signing.bundle_transcript(changed.content))
     bobby.bundle = replace(changed, signature=by_owner)
     cannot_start(alice, bobby)

@@ -1,13 +1,13 @@
 """Several sessions with one peer: whatever is withheld, lost or started at once, both sides end in the same one."""
 
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aimessage.e2ee.session import Conversation, Envelope
 from aimessage.errors import DecryptionFailed

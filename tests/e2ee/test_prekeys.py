@@ -1,9 +1,9 @@
 """Bundles and one-time pairs: made, verified, refused."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.crypto import signing
 from aimessage.e2ee.prekeys import BundleSecrets, PairSecrets, bundle_reference, verify_bundle, verify_pair

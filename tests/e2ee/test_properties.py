@@ -1,12 +1,12 @@
 """The properties that the end-to-end core promises (docs/spec/ratchet.md §5), each over many random schedules."""
 
-from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aimessage.crypto import aead, dh
 from aimessage.e2ee.header import Header
@@ -243,6 +243,6 @@ def test_a_swapped_field_of_the_bundle_stops_the_handshake(name: str) -> None:
         "agreement_key": mallory.bundle.agreement_key, "vault_id": mallory.bundle.vault_id,
         "epoch": 7, "signed_prekey": dh.public_key(SecretBytes(bytes(31) + b"\x01")),
     }[name]  # fmt: skip
-    bobby.bundle = replace(bobby.bundle, **{name: changed})  # type: ignore[arg-type]
+    bobby.bundle = replace(bobby.bundle, **{name: changed})
     with pytest.raises(DecryptionFailed):
         alice.start(bobby)

@@ -1,10 +1,9 @@
 """Sessions with one peer: how they start, replace one another, and refuse to be dragged back."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.session import MAX_SESSIONS, Conversation, Envelope, peek_identity

@@ -1,8 +1,9 @@
 """Every kind of sealed message, each on its way to somebody who can open it, and what a flipped bit does to it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import timedelta
+
+from msgspec.structs import replace
 
 from aimessage.e2ee.header import Header
 from aimessage.e2ee.session import Envelope

@@ -4,8 +4,9 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from aimessage.client import Message, Settings, connect, register, token_text
 from aimessage.client.account import Here, open_here

@@ -1,10 +1,9 @@
 """Bundles and pairs: one encoding each, and nothing else is read as one."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from aimessage.errors import MalformedOctets
 from aimessage.types import RelayId, Username, VaultId

@@ -1,8 +1,7 @@
 """`aimessage status`, `history` and `ack`: what became of messages, and saying that one has been dealt with."""
 
-from dataclasses import asdict
-
 import click
+from msgspec.structs import asdict
 
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.render import message_line

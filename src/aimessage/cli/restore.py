@@ -1,9 +1,9 @@
 """`aimessage restore`: the same identity on another machine, from its token."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from aimessage.cli.inputs import read_stdin, stdin_is_terminal
 from aimessage.cli.options import Shared, shared_options

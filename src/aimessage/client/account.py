@@ -1,7 +1,8 @@
 """What every flow needs, in one value: who we are, our vault, the clock and the dice; and how to log in with it."""
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from aimessage.client.dialling import dialled_host
 from aimessage.client.locks import Living
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Here", "Live", "open_here", "proof", "relay_clock"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Here:
+class Here(msgspec.Struct, frozen=True, eq=False):
     """One agent on this machine."""
 
     profile: Profile
@@ -32,7 +32,7 @@ class Here:
     clock: Clock
     entropy: Entropy
     living: Living
-    waiting: Waiting = field(default_factory=OnLoop)
+    waiting: Waiting = msgspec.field(default_factory=OnLoop)
 
     @property
     def now_ms(self) -> int:
@@ -65,8 +65,7 @@ def open_here(profile: Profile, passphrase: SecretBytes | None, waiting: Waiting
 _LATEST_MS = 1 << 50  # what a relay may say of its clock
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Live:
+class Live(msgspec.Struct, frozen=True, eq=False):
     """A link that has logged in, what it was told of our account, and the relay's clock (ms since 1970)."""
 
     link: "Link"

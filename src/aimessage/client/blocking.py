@@ -1,32 +1,27 @@
 """One network connection to the relay over a blocking socket: for a command that sends one message and ends.
 
-The same link machine, framed by wsproto. No event loop is imported, so a cold start costs half; what needs to wait
-for several things at once, a proxy or a subscription uses `link` instead.
+The same link machine, without an event loop to import. What has to wait for several things at once, go through a proxy
+or subscribe uses `link` instead.
 """
 
 import itertools
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
-
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, Ping, Request
-from wsproto.utilities import ProtocolError
 
 from aimessage.client import fates
 from aimessage.client.account import Here, proof, relay_clock
 from aimessage.client.dialling import Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, refusal
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, refusal, turned_away
 from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
+from aimessage.crypto.random import Entropy
 from aimessage.errors import LinkLost, NotARelay, RemoteProtocolError
 from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, RelayFrame, Welcome
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, PIPELINE_BYTES
 from aimessage.wire.link import ClientLink, LinkFailed
-
-if TYPE_CHECKING:
-    from wsproto.events import Event
+from aimessage.wire.websocket import ClientWebSocket, SocketClosed, SocketFailed, SocketOpened, SocketRefused
 
 __all__ = ["BlockingLink", "BlockingReach"]
 
@@ -38,26 +33,22 @@ _AnswerT = TypeVar("_AnswerT")
 class BlockingLink:
     """A link that blocks its thread until an answer is there; every wait ends when its `Blocking` says so."""
 
-    def __init__(self, route: Route, waiting: Blocking, clock: Clock) -> None:
+    def __init__(self, route: Route, waiting: Blocking, clock: Clock, entropy: Entropy) -> None:
         self._route = route
         self._waiting = waiting
         self._clock = clock
         self._machine = ClientLink()
-        self._framing = WSConnection(ConnectionType.CLIENT)
+        self._framing = _framing(route.server, entropy)
         self._ids = itertools.count(1)
         self._pace = Pace()
         self._events: list[RelayFrame | LinkFailed] = []
-        self._message = bytearray()
-        self._accepted = self._proved = self.is_lost = False
+        self._proved = self.is_lost = False
         self._socket = self._dial()
 
     def greet(self) -> Welcome:
         """Open the WebSocket and return the relay's greeting. Raises NotARelay, LinkLost; TimeoutError."""
-        parts = urlsplit(self._route.server)
         try:
-            self._socket.sendall(
-                self._framing.send(Request(host=parts.netloc, target=f"{parts.path}/ws", subprotocols=[SUBPROTOCOL]))
-            )
+            self._flush()
             welcome = self._next()
         except LinkLost:
             raise NotARelay(f"what answers at {self._route.server} closed the connection without a greeting") from None
@@ -124,14 +115,19 @@ class BlockingLink:
         self._write(proof + messages)
 
     def _write(self, messages: list[bytes]) -> None:
-        octets = b"".join(self._framing.send(BytesMessage(message)) for message in messages)
-        try:
-            self._socket.settimeout(self._patience())
-            self._socket.sendall(octets)
-        except TimeoutError:
-            raise
-        except OSError:
-            raise LinkLost("the connection to the relay broke") from None
+        for message in messages:
+            self._framing.send(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        if octets := self._framing.data_to_send():
+            try:
+                self._socket.settimeout(self._patience())
+                self._socket.sendall(octets)
+            except TimeoutError:
+                raise
+            except OSError:
+                raise LinkLost("the connection to the relay broke") from None
 
     def _next(self) -> RelayFrame:
         """Return the next frame that the relay sent."""
@@ -161,37 +157,37 @@ class BlockingLink:
             octets = b""
         if not octets:
             raise LinkLost("the connection to the relay broke")
-        try:
-            self._framing.receive_data(octets)
-            for event in self._framing.events():
-                self._take(event)
-        except ProtocolError:
-            raise NotARelay(f"what answers at {self._route.server} is not an AI Message relay") from None
-
-    def _take(self, event: "Event") -> None:
-        match event:
-            case AcceptConnection():
-                if event.subprotocol != SUBPROTOCOL:
-                    raise NotARelay(f"what answers at {self._route.server} speaks WebSocket, but not {SUBPROTOCOL}")
-                self._accepted = True
-            case BytesMessage():
-                self._message += event.data
-                if len(self._message) > ANNOUNCED_MESSAGE_BYTES:
-                    raise NotARelay("the relay sends larger messages than it may")
-                if event.message_finished:
-                    self._machine.receive_message(bytes(self._message))
-                    self._message.clear()
+        self._framing.receive_data(octets)
+        for event in self._framing.events_received():
+            match event:
+                case bytes():
+                    self._machine.receive_message(event)
                     self._events += self._machine.events_received()
-            case Ping():
-                self._socket.sendall(self._framing.send(event.response()))
-            case _ if self._accepted:  # a farewell, or what no relay of ours sends
-                raise LinkLost("the connection to the relay broke")
-            case _:
-                raise NotARelay(f"what answers at {self._route.server} is not an AI Message relay")
+                case SocketClosed():
+                    raise LinkLost("the connection to the relay broke")
+                case SocketRefused(status=status, retry_after=retry_after):
+                    raise turned_away(self._route.server, status, retry_after)
+                case SocketFailed():
+                    raise NotARelay(f"what answers at {self._route.server} is not an AI Message relay: {event.reason}")
+                case SocketOpened():
+                    pass
+        self._flush()
 
     def _patience(self) -> float | None:
         left = self._waiting.left()
         return None if left == float("inf") else left
+
+
+def _framing(server: str, entropy: Entropy) -> ClientWebSocket:
+    parts = urlsplit(server)
+    return ClientWebSocket(
+        parts.netloc,
+        f"{parts.path}/ws",
+        SUBPROTOCOL,
+        key=entropy(16),
+        entropy=entropy,
+        message_bytes=ANNOUNCED_MESSAGE_BYTES,
+    )
 
 
 class BlockingReach:
@@ -221,7 +217,7 @@ class BlockingReach:
         link: BlockingLink | None = None
         try:
             async with self._waiting.within(GREETING_SECONDS):
-                link = BlockingLink(self._route, self._waiting, self._here.clock)
+                link = BlockingLink(self._route, self._waiting, self._here.clock, self._here.entropy)
                 welcome = link.greet()
             link.prove(proof(self._here, welcome))
             fates.expire(self._here, relay_clock(welcome))

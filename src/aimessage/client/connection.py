@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from aimessage.client import fates
 from aimessage.client.account import Here, Live, proof, relay_clock
@@ -15,8 +14,7 @@ __all__ = ["Connected", "Connection", "log_in"]
 _PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Connected(Live):
+class Connected(Live, frozen=True, eq=False):
     """A link that has logged in, and what the relay pushes on it."""
 
     pushes: "asyncio.Queue[RelayFrame]"

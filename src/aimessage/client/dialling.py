@@ -5,10 +5,11 @@ Proxies are chosen as curl does it: by the scheme of the relay's address, never 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import msgspec
 
 from aimessage.errors import (
     AimessageError,
@@ -67,16 +68,14 @@ def once(say: Callable[[str], None]) -> Callable[[str], None]:
     return say_once
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(msgspec.Struct, frozen=True):
     """An HTTP proxy that speaks CONNECT; *url* may hold a password, *name* is host:port for people."""
 
     url: SecretBytes
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The way to one relay, ready to dial. *tls* is None for ws://."""
 
     server: str
@@ -121,15 +120,14 @@ class Route:
                 return RelayUnreachable(f"the proxy {name} made no connection to {self.server}{said}")
 
 
-@dataclass(frozen=True, slots=True)
-class Dialling:
+class Dialling(msgspec.Struct, frozen=True):
     """What the way to any relay depends on. Without a *ca_file*, the system's trust store decides."""
 
     ca_file: Path | None = None
     https_proxy: SecretBytes | None = None  # for wss://
     http_proxy: SecretBytes | None = None  # for ws://
     no_proxy: str = ""
-    notice: Callable[[str], None] = field(default_factory=lambda: once(_warn), repr=False, compare=False)
+    notice: Callable[[str], None] = _warn
 
     def route(self, server: str) -> Route:
         """Return the way to *server*.

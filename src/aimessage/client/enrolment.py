@@ -1,7 +1,8 @@
 """How an identity comes to this machine: registered, or restored from its token. Nothing half-written stays behind."""
 
 import contextlib
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aimessage.client.account import Here, open_here
 from aimessage.client.config import Settings

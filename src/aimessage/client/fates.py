@@ -4,8 +4,6 @@ A fate only ever rises: waiting, accepted, delivered, read, handled; what is ove
 because only the recipient knows.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from aimessage.client.account import Here
@@ -42,8 +40,7 @@ _REFUSALS = {
 _COLUMNS = "id, peer, fate, code, changed_at, expires_at, attempt, saved_at, summary, body"
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
+class Fate(msgspec.Struct, frozen=True):
     """One message of ours and what is known of it; *text* and *data* only until it is delivered or over."""
 
     id: str

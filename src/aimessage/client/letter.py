@@ -1,7 +1,6 @@
 """What one send says, apart from to whom, and what makes two sends the same."""
 
 import json
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 import msgspec
@@ -29,8 +28,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """*text* or *data*, not both; *receipts*: the fates that we ask the recipient to report."""
 
     text: str | None = None
@@ -41,7 +39,7 @@ class Letter:
     expects_reply: bool = True
     receipts: Receipts = Receipts.DELIVERED
     idempotency_key: str | None = None
-    hops: int = field(default=0, kw_only=True)
+    hops: int = 0
 
     def body(self, now_ms: int) -> Body:
         """Return the body; its vault and sequence are filled in when it first leaves.

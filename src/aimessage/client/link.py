@@ -7,11 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
-from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSError,
+    WSFrame,
+    WSInvalidStatusError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeResponse,
+    ws_connect,
+)
 from python_socks import ProxyError
 
 from aimessage.client.dialling import Dialling, Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, refusal
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, refusal, turned_away
 from aimessage.errors import (
     AimessageError,
     LinkLost,
@@ -177,8 +186,9 @@ async def open_link(
         if link.is_connected:
             raise NotARelay(f"what answers at {server} speaks WebSocket, but is not an AI Message relay") from None
         raise route.explain(error) from None
-    except WSError:
-        raise NotARelay(f"what answers at {server} is not an AI Message relay") from None
+    except WSError as error:
+        answer = error.response if isinstance(error, WSInvalidStatusError) else None
+        raise _turned_away(server, answer) from None
     except LinkLost:
         raise NotARelay(f"what answers at {server} closed the connection without a greeting") from None
     except ProxyError as error:
@@ -193,6 +203,12 @@ async def open_link(
     if route.is_readable:  # nothing of ours has gone out yet
         way.notice(f"the connection to {server} is not encrypted: names and times can be read on the way; use wss://")
     return link, welcome
+
+
+def _turned_away(server: str, answer: WSUpgradeResponse | None) -> AimessageError:
+    if answer is None:
+        return turned_away(server, 0, "")
+    return turned_away(server, int(answer.status), answer.headers.get("Retry-After", ""))
 
 
 async def _connect(link: Link, route: Route) -> None:

@@ -1,20 +1,23 @@
 """What the flows need of a link to the relay, whichever shell runs the machine; and what both shells share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from aimessage.errors import AimessageError, error_from_code
+import msgspec
+
+from aimessage.errors import AimessageError, NotARelay, RateLimited, RelayUnavailable, error_from_code
 from aimessage.wire.frames import Bye, ClientFrame, Refused
 from aimessage.wire.limits import Limits
 
-__all__ = ["GREETING_SECONDS", "SUBPROTOCOL", "OpenLink", "Pace", "refusal"]
+__all__ = ["GREETING_SECONDS", "SUBPROTOCOL", "OpenLink", "Pace", "refusal", "turned_away"]
 
 GREETING_SECONDS = 10.0
 """From the first packet to the relay's greeting."""
 SUBPROTOCOL = "aimessage.v1"
 _LONGEST_WAIT = 3600.0
+_TOO_MANY = 429
+_NOT_NOW = frozenset({502, 503, 504})
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -38,8 +41,7 @@ class OpenLink(Protocol):
         ...
 
 
-@dataclass
-class Pace:
+class Pace(msgspec.Struct):
     """Keeps requests under the announced rate, so that nothing runs into a refusal; times in seconds."""
 
     rate: float = 0.0
@@ -66,3 +68,14 @@ def refusal(frame: Refused | Bye) -> AimessageError:
     """Return what the relay refuses with. Whatever it says: no command sleeps for longer than an hour because of it."""
     retry_after = timedelta(seconds=min(frame.retry_after, _LONGEST_WAIT)) if frame.retry_after > 0 else None
     return error_from_code(frame.code, frame.message, retry_after=retry_after)
+
+
+def turned_away(server: str, status: int, retry_after: str) -> AimessageError:
+    """Return what an HTTP answer to our handshake means: a relay, or a proxy before it, that cannot now, or neither."""
+    seconds = min(float(retry_after), _LONGEST_WAIT) if retry_after.isascii() and retry_after.isdigit() else None
+    wait = timedelta(seconds=seconds) if seconds is not None else None
+    if status == _TOO_MANY:
+        return RateLimited(f"{server} takes no more connections now", retry_after=wait)
+    if status in _NOT_NOW:
+        return RelayUnavailable(f"{server} cannot take connections now", retry_after=wait)
+    return NotARelay(f"what answers at {server} is not an AI Message relay")

@@ -1,9 +1,9 @@
 """An agent's directory: who it is, where its relay is, its token. Directories 0700, files 0600, whole or not at all."""
 
-import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from aimessage.client.config import Settings, normal_server
 from aimessage.client.dialling import Dialling
@@ -18,8 +18,7 @@ _FORMAT = 1
 _LOCKED = b"aim1-locked\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """What is known of this agent without its token."""
 
     agent: str
@@ -27,7 +26,7 @@ class Profile:
     server: str
     relay_id: RelayId
     directory: Path
-    dialling: Dialling = field(default_factory=Dialling)
+    dialling: Dialling = msgspec.field(default_factory=Dialling)
 
     @property
     def token_path(self) -> Path:
@@ -80,7 +79,7 @@ def save_profile(profile: Profile) -> None:
         "server": profile.server,
         "relay_id": profile.relay_id.hex(),
     }
-    write_private(profile.directory / "profile.json", json.dumps(fields, indent=1).encode())
+    write_private(profile.directory / "profile.json", msgspec.json.format(msgspec.json.encode(fields), indent=1))
 
 
 def load_profile(settings: Settings) -> Profile:
@@ -90,7 +89,7 @@ def load_profile(settings: Settings) -> Profile:
     """
     path = settings.directory / "profile.json"
     try:
-        fields = json.loads(path.read_bytes())
+        fields = msgspec.json.decode(path.read_bytes())
         if fields["format"] > _FORMAT:
             raise VaultNewer("this agent's files were written by a newer version")
         return Profile(

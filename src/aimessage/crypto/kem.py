@@ -3,7 +3,7 @@
 The library draws the randomness of an encapsulation itself: this is the one place where entropy is no argument.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from aimessage.errors import CryptoUnavailable, DecryptionFailed
 from aimessage.types import SecretBytes
@@ -19,8 +19,7 @@ __all__ = ["ML_KEM_768", "ML_KEM_1024", "SEED_BYTES", "ParameterSet", "require_s
 SEED_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterSet:
+class ParameterSet(msgspec.Struct, frozen=True):
     """One ML-KEM parameter set; sizes in bytes."""
 
     name: str

@@ -1,6 +1,6 @@
 """The one door to entropy. Everything that needs it takes it as an argument of type `Entropy`."""
 
-import secrets
+import os
 from collections.abc import Callable
 
 __all__ = ["Entropy", "system_entropy"]
@@ -11,4 +11,4 @@ Entropy = Callable[[int], bytes]
 
 def system_entropy(count: int) -> bytes:
     """Return *count* bytes from the operating system's generator."""
-    return secrets.token_bytes(count)
+    return os.urandom(count)

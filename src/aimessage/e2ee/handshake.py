@@ -3,8 +3,9 @@
 Spec: docs/spec/handshake.md, after Signal's PQXDH; §-numbers below are of that page.
 """
 
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from aimessage.crypto import dh, kdf, kem, labels
 from aimessage.crypto.random import Entropy
@@ -21,8 +22,7 @@ _FIXED_PREFIX = b"\xff" * 32
 _SALT = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
-class PrekeyPart:
+class PrekeyPart(msgspec.Struct, frozen=True):
     """What every message of a session carries until its initiator has heard an answer.
 
     *order* is the session's place among all that these two start: both sides follow the highest that they know, so
@@ -62,8 +62,7 @@ class PrekeyPart:
         return cls(identity, statement, order, ephemeral, bundle, None if pair == _NO_PAIR else pair, ciphertext)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Agreement:
+class Agreement(msgspec.Struct, frozen=True, eq=False):
     """What both sides have when the handshake is done: the session secret, the data that binds it, and who."""
 
     secret: SecretBytes

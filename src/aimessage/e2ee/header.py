@@ -3,8 +3,9 @@
 Spec: docs/spec/ratchet.md draws it.
 """
 
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from aimessage.crypto import dh, kem
 from aimessage.e2ee.handshake import PrekeyPart
@@ -19,8 +20,7 @@ SESSION_ID_BYTES = 16
 _KEM_PUBLIC, _KEM_CIPHERTEXT, _PREKEY = 1, 2, 4
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """One message's place in its session; *number* counts in its chain, *before* is the previous chain's length."""
 
     session_id: bytes

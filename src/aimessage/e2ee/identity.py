@@ -1,7 +1,8 @@
 """One secret is the whole identity: the token, and every key that is derived from it. Spec: docs/spec/identity.md."""
 
 from base64 import b32decode, b32encode
-from dataclasses import dataclass
+
+import msgspec
 
 from aimessage.crypto import aead, dh, kdf, labels, signing
 from aimessage.crypto.random import Entropy
@@ -31,8 +32,7 @@ _CHECKSUM_BYTES = 3
 _SALT_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Token:
+class Token(msgspec.Struct, frozen=True, eq=False):
     """The secret (32 bytes) that is an agent: whoever holds it is that agent."""
 
     secret: SecretBytes
@@ -42,16 +42,14 @@ class Token:
         return _PREFIX + b32encode(self.secret.reveal + _checksum(self.secret.reveal)).decode().lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """An agent's public identity: the Ed25519 key that signs and the X25519 key that agrees, 32 bytes each."""
 
     signing_key: bytes
     agreement_key: bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Account:
+class Account(msgspec.Struct, frozen=True, eq=False):
     """Our own keys at one address, all derived from the token."""
 
     address: Address

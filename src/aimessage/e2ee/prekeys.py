@@ -3,9 +3,11 @@
 All secrets are random and live in the vault only: a token alone opens nothing that was sealed before it was restored.
 """
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
+
+import msgspec
+from msgspec.structs import replace
 
 from aimessage.crypto import dh, kdf, kem, labels, signing
 from aimessage.crypto.random import Entropy
@@ -35,8 +37,7 @@ _REFERENCE_BYTES = 32
 _HIGHEST_EPOCH = 1 << 40  # minutes since 1970, for two million years; so that no order of a session overflows
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BundleSecrets:
+class BundleSecrets(msgspec.Struct, frozen=True, eq=False):
     """The private half of one bundle; *not_after* in seconds since 1970."""
 
     reference: bytes
@@ -62,8 +63,7 @@ class BundleSecrets:
         return secrets
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PairSecrets:
+class PairSecrets(msgspec.Struct, frozen=True, eq=False):
     """The private half of a one-time pair, erased when its session has been opened."""
 
     reference: bytes

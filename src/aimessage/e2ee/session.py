@@ -3,7 +3,6 @@
 Spec: docs/spec/handshake.md §5.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
@@ -30,8 +29,7 @@ _HIGHEST_ORDER = 1 << 62
 _ATTEMPTS = range(1 << 16)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """A sealed message as the relay delivered it."""
 
     sender: Username
@@ -198,8 +196,7 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(self, sessions=sessions, lead=order, lead_id=session.session_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """What opening gave: save the conversation, delete the used pair's secrets, and only then ack.
 
     *used_pair* is the reference (32 bytes) of the one-time pair that this session consumed.

@@ -4,8 +4,9 @@ Only shape here: signatures are checked with `crypto.signing` over `content`, by
 every agent for itself. `docs/spec/identity.md` draws both layouts.
 """
 
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from aimessage.errors import MalformedOctets
 from aimessage.octets import Reader, lp16, u8, u64
@@ -21,8 +22,7 @@ _KEY_BYTES = 32
 _KEM_1024_BYTES = 1568
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """What a peer needs to start a session with an agent that may be asleep; times in seconds since 1970."""
 
     relay_id: RelayId
@@ -88,8 +88,7 @@ class Bundle:
         return bundle
 
 
-@dataclass(frozen=True, slots=True)
-class OneTimePair:
+class OneTimePair(msgspec.Struct, frozen=True):
     """An X25519 and an ML-KEM-1024 prekey that one session may use, once."""
 
     vault_id: VaultId
