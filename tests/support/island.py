@@ -1,7 +1,7 @@
 """Two agents and a relay that is a list: real vaults, real cryptography, and a network that does what a test says."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,6 +186,27 @@ class IslandLink:
         if dying:
             self._lose()
         return answer
+
+    @property
+    def room(self) -> int:
+        """Several at once, so that a lot can be lost in its middle."""
+        return 3
+
+    async def request_all(
+        self,
+        builds: Sequence[Callable[[int], Any]],
+        answer: type[Any],
+        *,
+        counted: bool = True,
+    ) -> list[Any]:
+        """Answer one after the other; what follows a loss is lost."""
+        results: list[object] = []
+        for build in builds:
+            try:
+                results.append(await self.request(build, answer))
+            except LinkLost as error:
+                results.append(error)
+        return results
 
     def _lose(self) -> None:
         error = LinkLost("the connection to the relay broke")

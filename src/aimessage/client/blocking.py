@@ -6,18 +6,18 @@ or subscribe uses `link` instead.
 
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aimessage.client import fates
 from aimessage.client.account import Here, proof, relay_clock
 from aimessage.client.dialling import Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, judge, lots, refusal, turned_away
 from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
-from aimessage.errors import LinkLost, NotARelay, RemoteProtocolError
+from aimessage.errors import AimessageError, LinkLost, NotARelay
 from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, RelayFrame, Welcome
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, PIPELINE_BYTES
 from aimessage.wire.link import ClientLink, LinkFailed
@@ -66,22 +66,47 @@ class BlockingLink:
 
         Raises the error that the relay refuses with, LinkLost; TimeoutError: the caller's time is over.
         """
-        delay = self._pace.take(self._clock.monotonic())
+        [result] = await self.request_all([build], answer)
+        if isinstance(result, AimessageError):
+            raise result
+        return result
+
+    @property
+    def room(self) -> int:
+        """How many requests may go now without waiting for the relay's pace; at least one."""
+        return self._pace.room(self._clock.monotonic())
+
+    async def request_all(
+        self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT], *, counted: bool = True
+    ) -> list[_AnswerT | AimessageError]:
+        """Send several requests at once and return what came of each, in order: its answer, or its error.
+
+        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent; TimeoutError.
+        """
+        delay = self._pace.take(self._clock.monotonic(), len(builds)) if counted else 0.0
         if delay:
             await self._waiting.pause(delay)
-        request_id = next(self._ids)
+        ids = [next(self._ids) for _ in builds]
+        answers: dict[int, _AnswerT | AimessageError] = {}
         try:
-            self._send(build(request_id))
-            while getattr(frame := self._next(), "id", 0) != request_id:
-                self._handle(frame)
-        except BaseException:
+            for lot in lots([build(request_id) for build, request_id in zip(builds, ids, strict=True)]):
+                self._send(lot)
+            while len(answers) < len(ids):
+                frame = self._next()
+                request_id = getattr(frame, "id", 0)
+                if request_id in ids:
+                    answers[request_id] = judge(frame, answer)
+                else:
+                    self._handle(frame)
+        except AimessageError as error:
             self.close()  # an answer may be half read
+            if not answers:
+                raise
+            return [answers.get(request_id, error) for request_id in ids]
+        except BaseException:
+            self.close()
             raise
-        if isinstance(frame, Refused):
-            raise refusal(frame)
-        if not isinstance(frame, answer):
-            raise RemoteProtocolError("the relay gave an answer of another kind")
-        return frame
+        return [answers[request_id] for request_id in ids]
 
     def close(self) -> None:
         """Close the connection."""
@@ -101,11 +126,11 @@ class BlockingLink:
             plain.close()
             raise
 
-    def _send(self, frame: ClientFrame) -> None:
+    def _send(self, frames: Sequence[ClientFrame]) -> None:
         if self.is_lost:
             raise LinkLost("the connection to the relay broke")
         proof = self._machine.data_to_send()
-        self._machine.send([frame])
+        self._machine.send(frames)
         messages = self._machine.data_to_send()
         if proof and sum(map(len, messages)) >= PIPELINE_BYTES:  # more than a relay keeps for whom it does not know
             self._write(proof)

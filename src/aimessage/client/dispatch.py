@@ -1,5 +1,6 @@
 """From the outbox to the relay: in order, under a lock that all processes of this agent share; ratchet saved first."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from aimessage.wire.frames import Accepted, MailClass, Post
 __all__ = ["work_off"]
 
 _LATEST_MS = 1 << 50  # what a relay may say of a time
+_MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 
 
 class _Row(NamedTuple):
@@ -48,8 +50,8 @@ async def work_off(here: Here, link: OpenLink, recipient: Username, *, patient: 
             _drop(here, recipient, error)
             raise
         for mail_class in (MailClass.CONTROL, MailClass.MESSAGE):  # a full mailbox stops messages, not receipts
-            while (row := _next_row(here, recipient, mail_class)) is not None:
-                await _post(here, link, recipient, row)
+            while rows := _next_rows(here, recipient, mail_class, link.room):
+                await _post(here, link, recipient, rows)
 
 
 async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> None:
@@ -78,30 +80,34 @@ def _refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, id
             fates.settle(here, vault, MessageId(message_id), "refused", error.code)
 
 
-def _next_row(here: Here, recipient: Username, mail_class: MailClass) -> _Row | None:
-    """Return the oldest row for *recipient*, sealed: ratchet and bytes are saved in one commit before it is posted."""
+def _next_rows(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[_Row]:
+    """Return the oldest rows for *recipient*, sealed: ratchets and bytes are saved in one commit before any leaves."""
     with here.vault.transaction() as vault:
         peer = vault.peer(here.address(recipient))
         if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
             _refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
         found = vault.run(
             "SELECT id, attempt, mail_class, expires_at, sealed, body FROM outbox "
-            "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT 1",
-            (recipient, int(mail_class)),
-        ).fetchone()
-        if found is None:
-            return None
-        row = _Row(*found)
-        if not row.sealed:
-            row = _seal(vault, peer, row, here)
-        return row._replace(expires_at=_by_the_relays_clock(vault, row))
+            "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT ?",
+            (recipient, int(mail_class), count),
+        )
+        before, offset = peer.conversation, vault.counter("relay_offset")
+        rows: list[_Row] = []
+        for row in map(_Row._make, found.fetchall()):
+            sealed = row if row.sealed else _seal(vault, peer, row, here)
+            rows.append(sealed._replace(expires_at=_by_the_relays_clock(row, offset)))
+            if sum(len(each.sealed) for each in rows) > _MOST_BYTES:
+                break
+        if peer.conversation is not before:
+            vault.save_peer(peer)
+    return rows
 
 
-def _by_the_relays_clock(vault: Transaction, row: _Row) -> int:
+def _by_the_relays_clock(row: _Row, offset: int) -> int:
     """Return when the relay may drop this: a clock of ours that is wrong must not end it early."""
     if row.mail_class == MailClass.CONTROL or not row.expires_at:
         return 0  # the relay's own bound
-    return max(1, row.expires_at + vault.counter("relay_offset"))
+    return max(1, row.expires_at + offset)
 
 
 def _seal(vault: Transaction, peer: Peer, row: _Row, here: Here) -> _Row:
@@ -112,7 +118,6 @@ def _seal(vault: Transaction, peer: Peer, row: _Row, here: Here) -> _Row:
         # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
         vault.run("UPDATE sent SET pin = ? WHERE id = ?", (pin_of(peer.conversation.identity), row.id))
     peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=here.entropy)
-    vault.save_peer(peer)
     vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
     return row._replace(sealed=sealed)
 
@@ -131,23 +136,32 @@ def _numbered(vault: Transaction, peer: Peer, message_id: MessageId) -> bytes:
     return padded
 
 
-async def _post(here: Here, link: OpenLink, recipient: Username, row: _Row) -> None:
-    def post(request_id: int) -> Post:
-        return Post(request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed)
+async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[_Row]) -> None:
+    """Hand *rows* to the relay, all in one turn, and settle in one commit what it said of each.
 
-    relay_due = 0
-    fate, code = "accepted", None
-    try:
-        relay_due = min((await link.request(post, Accepted)).expires_at, _LATEST_MS)
-    except AimessageError as error:
-        if error.retryable or link.is_lost:
-            raise  # no answer came: the relay may have it, so the row stays, and its bytes and id with it
-        # Its own sender asks for its fate; those behind it in the line are not to blame.
-        fate, code = "refused", error.code
+    Raises the first error that leaves its row in the outbox: nobody knows what became of it, or it may be sent again.
+    """
+
+    def post(row: _Row) -> Callable[[int], Post]:
+        return lambda request_id: Post(
+            request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed
+        )
+
+    counted = rows[0].mail_class != MailClass.CONTROL
+    answers = await link.request_all([post(row) for row in rows], Accepted, counted=counted)
+    open_errors = [each for each in answers if isinstance(each, AimessageError) and (each.retryable or link.is_lost)]
     with here.vault.transaction() as vault:
-        fates.settle(here, vault, row.id, fate, code)
-        if relay_due > 0:
-            vault.run("UPDATE sent SET relay_due = ? WHERE id = ?", (relay_due, row.id))
+        for row, answer in zip(rows, answers, strict=True):
+            if not isinstance(answer, AimessageError):
+                fates.settle(here, vault, row.id, "accepted")
+                relay_due = min(answer.expires_at, _LATEST_MS)
+                if relay_due > 0:
+                    vault.run("UPDATE sent SET relay_due = ? WHERE id = ?", (relay_due, row.id))
+            elif answer not in open_errors:
+                # Its own sender asks for its fate; those behind it in the line are not to blame.
+                fates.settle(here, vault, row.id, "refused", answer.code)
+    if open_errors:
+        raise open_errors[0]
 
 
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:

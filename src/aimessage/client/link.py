@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -20,13 +20,12 @@ from picows import (
 from python_socks import ProxyError
 
 from aimessage.client.dialling import Dialling, Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, judge, lots, refusal, turned_away
 from aimessage.errors import (
     AimessageError,
     LinkLost,
     NotARelay,
     RelayUnreachable,
-    RemoteProtocolError,
 )
 from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, Register, RelayFrame, Welcome
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
@@ -101,28 +100,51 @@ class Link(WSListener):
 
         Raises the error that the relay refuses with, or LinkLost.
         """
-        delay = self._pace.take(asyncio.get_running_loop().time())
+        [result] = await self.request_all([build], answer)
+        if isinstance(result, AimessageError):
+            raise result
+        return result
+
+    @property
+    def room(self) -> int:
+        """How many requests may go now without waiting for the relay's pace; at least one."""
+        return self._pace.room(asyncio.get_running_loop().time())
+
+    async def request_all(
+        self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT], *, counted: bool = True
+    ) -> list[_AnswerT | AimessageError]:
+        """Send several requests at once and return what came of each, in order: its answer, or its error.
+
+        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent.
+        """
+        loop = asyncio.get_running_loop()
+        delay = self._pace.take(loop.time(), len(builds)) if counted else 0.0
         if delay:
             await asyncio.sleep(delay)
-        request_id = next(self._ids)
-        future: asyncio.Future[RelayFrame] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = future
+        waiting: dict[int, asyncio.Future[RelayFrame]] = {next(self._ids): loop.create_future() for _ in builds}
+        self._waiting |= waiting
         try:
-            self.tell(build(request_id))
-            frame = await self._or_lost(future)
+            frames = [build(request_id) for build, request_id in zip(builds, waiting, strict=True)]
+            for lot in lots(frames):
+                self._tell(lot)
+            for future in waiting.values():
+                if not future.done():
+                    await asyncio.wait({future, self.lost}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+            return [
+                judge(future.result(), answer) if future.done() else self.lost.result() for future in waiting.values()
+            ]
         finally:
-            del self._waiting[request_id]
-        if isinstance(frame, Refused):
-            raise refusal(frame)
-        if not isinstance(frame, answer):
-            raise RemoteProtocolError("the relay gave an answer of another kind")
-        return frame
+            for request_id in waiting:
+                del self._waiting[request_id]
 
     def tell(self, frame: ClientFrame) -> None:
         """Send one frame that has no answer. Raises LinkLost."""
+        self._tell([frame])
+
+    def _tell(self, frames: Sequence[ClientFrame]) -> None:
         if self.lost.done():
             raise LinkLost("the connection to the relay broke")
-        self._machine.send([frame])
+        self._machine.send(frames)
         self._flush()
 
     async def _or_lost(self, future: "asyncio.Future[_AnswerT]") -> _AnswerT:

@@ -1,20 +1,40 @@
 """What the flows need of a link to the relay, whichever shell runs the machine; and what both shells share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from aimessage.errors import AimessageError, NotARelay, RateLimited, RelayUnavailable, error_from_code
-from aimessage.wire.frames import Bye, ClientFrame, Refused
+from aimessage.errors import (
+    AimessageError,
+    NotARelay,
+    RateLimited,
+    RelayUnavailable,
+    RemoteProtocolError,
+    error_from_code,
+)
+from aimessage.wire.frames import Bye, ClientFrame, Post, Refused, RelayFrame
 from aimessage.wire.limits import Limits
 
-__all__ = ["GREETING_SECONDS", "SUBPROTOCOL", "OpenLink", "Pace", "refusal", "turned_away"]
+__all__ = [
+    "GREETING_SECONDS",
+    "MOST_AT_ONCE",
+    "SUBPROTOCOL",
+    "OpenLink",
+    "Pace",
+    "judge",
+    "lots",
+    "refusal",
+    "turned_away",
+]
 
 GREETING_SECONDS = 10.0
 """From the first packet to the relay's greeting."""
 SUBPROTOCOL = "aimessage.v1"
+MOST_AT_ONCE = 128
+"""Requests that one commit prepares and one turn sends."""
+_LOT_BYTES = 256 << 10
 _LONGEST_WAIT = 3600.0
 _TOO_MANY = 429
 _NOT_NOW = frozenset({502, 503, 504})
@@ -33,6 +53,20 @@ class OpenLink(Protocol):
         """Send one request and return its answer.
 
         Raises the error that the relay refuses with, or LinkLost.
+        """
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many requests may go now without waiting for the relay's pace; at least one."""
+        ...
+
+    async def request_all(
+        self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT], *, counted: bool = True
+    ) -> list[_AnswerT | AimessageError]:
+        """Send several requests at once and return what came of each, in order: its answer, or its error.
+
+        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent.
         """
         ...
 
@@ -55,13 +89,40 @@ class Pace(msgspec.Struct):
         burst = max(float(limits.request_burst) - 2, 1.0)
         return cls(limits.requests_per_second * 0.9, burst, burst, now)
 
-    def take(self, now: float) -> float:
-        """Count one more request; return how long it has to wait."""
+    def take(self, now: float, count: int = 1) -> float:
+        """Count *count* more requests; return how long they have to wait."""
         if not self.rate:
             return 0.0
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - 1
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - count
         self.at = now
         return max(0.0, -self.tokens / self.rate)
+
+    def room(self, now: float) -> int:
+        """Return how many requests need not wait; at least one."""
+        if not self.rate:
+            return MOST_AT_ONCE
+        return max(1, min(MOST_AT_ONCE, int(min(self.burst, self.tokens + (now - self.at) * self.rate))))
+
+
+def lots(frames: Sequence[ClientFrame]) -> Iterator[list[ClientFrame]]:
+    """Yield *frames* in lots that fit one WebSocket message of any relay's, in order."""
+    lot: list[ClientFrame] = []
+    size = 0
+    for frame in frames:
+        size += len(frame.sealed) if isinstance(frame, Post) else 0
+        if lot and size > _LOT_BYTES:
+            yield lot
+            lot, size = [], len(frame.sealed) if isinstance(frame, Post) else 0
+        lot.append(frame)
+    if lot:
+        yield lot
+
+
+def judge(frame: RelayFrame, answer: type[_AnswerT]) -> _AnswerT | AimessageError:
+    """Return *frame* if it is an *answer*, or the error that it stands for."""
+    if isinstance(frame, Refused):
+        return refusal(frame)
+    return frame if isinstance(frame, answer) else RemoteProtocolError("the relay gave an answer of another kind")
 
 
 def refusal(frame: Refused | Bye) -> AimessageError:
