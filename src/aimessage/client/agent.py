@@ -22,6 +22,7 @@ from aimessage.client.letter import Letter
 from aimessage.client.message import Message
 from aimessage.client.profile import Profile, load_profile
 from aimessage.client.receiver import Need, Receiver
+from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
 from aimessage.e2ee.bodies import Receipts
 from aimessage.e2ee.fingerprint import fingerprint, self_certifying
@@ -135,6 +136,7 @@ class Agent:
         self._connection = Connection(here)
         self._changes = Changes(here.vault)
         self._sender = Sender(here, self._connection)
+        self._saving = SharedSaving(here)
         self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
 
     @property
@@ -198,7 +200,9 @@ class Agent:
 
     async def _send(self, to: str, letter: Letter, wait_for: str, limit: timedelta) -> Sent:
         until = asyncio.get_running_loop().time() + limit.total_seconds()
-        recipient, message_id = self._sender.save(to, letter)
+        draft = self._sender.draft(to, letter)
+        message_id = await self._saving.save(draft)
+        recipient = draft.recipient
         sent = Sent(
             message_id_text(message_id), recipient, await self._sender.accepted(recipient, message_id, limit), self
         )
@@ -225,10 +229,11 @@ class Agent:
         """
         limit = _delta(timeout)
         awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
-        recipient, message_id = self._sender.save(to, Letter(text, data, thread), awaited_until=awaited_until)
+        draft = self._sender.draft(to, Letter(text, data, thread), awaited_until=awaited_until)
+        message_id = await self._saving.save(draft)
         try:
             async with self._receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(limit.total_seconds()):
-                await self._sender.accepted(recipient, message_id, limit)
+                await self._sender.accepted(draft.recipient, message_id, limit)
                 while (answer := consumers.take_answer(self._here, message_id)) is None:
                     fates.fate_of(self._here, message_id)
                     await self._receiver.next(watch, 1.0)

@@ -125,7 +125,7 @@ class _Intake:
         if place is Place.EARLY:
             arrival.state, arrival.due = "held", self._now_ms + HOLD_MS
         row = shelf.put(self._vault, arrival)
-        if place is not Place.EARLY:
+        if place is not Place.EARLY and arrival.answers:
             shelf.let_through(self._here, self._vault, row)
         if place is Place.NEXT:
             heard = shelf.release_following(self._here, self._vault, peer.name, heard.after(body.sequence))

@@ -28,9 +28,10 @@ def send_once(settings: Settings, to: str, letter: Letter, limit: timedelta) -> 
     reach = BlockingReach(here, waiting, route)
     try:
         sender = Sender(here, reach)
-        recipient, message_id = sender.save(to, letter)
-        fate = run_blocking(sender.accepted(recipient, message_id, limit))
-        return message_id_text(message_id), recipient, fate
+        draft = sender.draft(to, letter)
+        message_id = sender.save(draft)
+        fate = run_blocking(sender.accepted(draft.recipient, message_id, limit))
+        return message_id_text(message_id), draft.recipient, fate
     finally:
         reach.close()
         here.close()

@@ -1,5 +1,7 @@
 """Save, then send: a message is in the vault before anything leaves, and a retry sends the same bytes and id."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from aimessage.client import fates
@@ -7,13 +9,24 @@ from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, encode_body
-from aimessage.errors import AimessageError, IdempotencyConflict
+from aimessage.errors import AimessageError, IdempotencyConflict, VaultDamaged, VaultUnavailable
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
 
-__all__ = ["CONTROL_LIFE_MS", "abandon", "let_go", "save", "save_control", "waiting_peers"]
+__all__ = ["CONTROL_LIFE_MS", "Draft", "abandon", "let_go", "save", "save_all", "save_control", "waiting_peers"]
 
 CONTROL_LIFE_MS = 7 * 86_400_000
+
+
+class Draft(msgspec.Struct, frozen=True, eq=False):
+    """One message that is to be saved. *prefix* is the fingerprint of a self-certifying address; it stays with the row,
+    whichever command sends it. With *awaited_until* (milliseconds since 1970) its answer is kept for us.
+    """
+
+    recipient: Username
+    letter: Letter
+    prefix: str | None = None
+    awaited_until: int = 0
 
 
 def save(
@@ -22,40 +35,62 @@ def save(
     """Commit one message to the outbox and return its id; nothing has left.
 
     The same idempotency key gives the same id; so does the same content to the same address, if an earlier command
-    gave it up before the relay had it. *prefix* is the fingerprint of a self-certifying address; it stays with the
-    row, whichever command sends it. With *awaited_until* (milliseconds since 1970) its answer is kept for us.
+    gave it up before the relay had it.
 
     Raises what `Letter.body` does, TooLarge, and IdempotencyConflict.
     """
+    [result] = save_all(here, [Draft(recipient, letter, prefix, awaited_until)])
+    if isinstance(result, AimessageError):
+        raise result
+    return result
+
+
+def save_all(here: Here, drafts: Sequence[Draft]) -> list[MessageId | AimessageError]:
+    """Commit several messages together; return the id of each, or why it cannot be sent: `save` says when.
+
+    Raises VaultUnavailable, VaultDamaged: none is saved.
+    """
     now_ms = here.now_ms
-    key = here.account.idempotency_key
-    digest = letter.digest(key, f"{recipient}~{prefix or ''}")
-    claim = key_mac(key, recipient, letter.idempotency_key) if letter.idempotency_key is not None else None
-    body, life_ms = letter.body(now_ms), letter.life_ms
-    encode_body(body)  # its size is judged before anything is written
+    results: list[MessageId | AimessageError] = []
     with here.vault.transaction() as vault:
-        message_id = _known(here, vault, claim, digest)
-        if message_id is None:
-            message_id = MessageId(here.entropy(16))
-            due = now_ms + life_ms
-            summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()))
-            vault.run(
-                "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
-                "digest, summary, owner) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(message_id, recipient, now_ms, due, claim),
-                    *(vault.seal("sent.body", message_id, encode_body(body)), now_ms),
-                    *(due + vault.counter("relay_offset"), digest),
-                    *(vault.seal("sent.summary", message_id, msgspec.msgpack.encode(summary)), here.living.token),
-                ),
-            )
-            _enqueue(vault, recipient, message_id, 0, MailClass.MESSAGE, body.expires_at)
-            vault.run("UPDATE outbox SET prefix = ? WHERE id = ?", (prefix, message_id))
-        if awaited_until:
-            vault.run(
-                "REPLACE INTO awaits (id, peer, answer, until, owner) VALUES (?, ?, NULL, ?, ?)",
-                (message_id, recipient, awaited_until, here.living.token),
-            )
+        for draft in drafts:
+            try:
+                results.append(_save(here, vault, draft, now_ms))
+            except (VaultUnavailable, VaultDamaged):
+                raise
+            except AimessageError as error:  # nothing of this one was written; the others are not to blame
+                results.append(error)
+    return results
+
+
+def _save(here: Here, vault: Transaction, draft: Draft, now_ms: int) -> MessageId:
+    key, letter, recipient = here.account.idempotency_key, draft.letter, draft.recipient
+    digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}")
+    claim = key_mac(key, recipient, letter.idempotency_key) if letter.idempotency_key is not None else None
+    body, due = letter.body(now_ms), now_ms + letter.life_ms
+    padded = encode_body(body)  # its size is judged before anything is written
+    message_id = _known(here, vault, claim, digest)
+    if message_id is None:
+        message_id = MessageId(here.entropy(16))
+        summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()))
+        vault.run(
+            "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
+            "digest, summary, owner) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(message_id, recipient, now_ms, due, claim),
+                *(vault.seal("sent.body", message_id, padded), now_ms),
+                *(due + vault.counter("relay_offset"), digest),
+                *(vault.seal("sent.summary", message_id, msgspec.msgpack.encode(summary)), here.living.token),
+            ),
+        )
+        _enqueue(vault, recipient, message_id, 0, MailClass.MESSAGE, body.expires_at)
+        if draft.prefix is not None:
+            vault.run("UPDATE outbox SET prefix = ? WHERE id = ?", (draft.prefix, message_id))
+    if draft.awaited_until:
+        vault.run(
+            "REPLACE INTO awaits (id, peer, answer, until, owner) VALUES (?, ?, NULL, ?, ?)",
+            (message_id, recipient, draft.awaited_until, here.living.token),
+        )
     return message_id
 
 
@@ -67,7 +102,7 @@ def _known(here: Here, vault: Transaction, claim: bytes | None, digest: bytes) -
             raise IdempotencyConflict("this idempotency key was used with another message")
         return MessageId(row[0]) if row else None
     waiting = vault.run(
-        "SELECT id, owner FROM sent WHERE digest = ? AND fate = 'waiting' AND idempotency IS NULL ORDER BY saved_at",
+        "SELECT id, owner FROM sent WHERE digest = ? AND fate = 'waiting' AND idempotency IS NULL ORDER BY +saved_at",
         (digest,),
     )
     for message_id, owner in waiting.fetchall():

@@ -10,6 +10,7 @@ from aimessage.client.delays import Delays
 from aimessage.client.dispatch import work_off
 from aimessage.client.letter import Letter
 from aimessage.client.links import OpenLink
+from aimessage.client.outbox import Draft
 from aimessage.e2ee.fingerprint import parse_recipient
 from aimessage.errors import AimessageError, BadValue, MailboxFull, RelayUnreachable, Temporary
 from aimessage.types import MessageId, Username, message_id_text
@@ -17,6 +18,7 @@ from aimessage.types import MessageId, Username, message_id_text
 __all__ = ["Reach", "Sender"]
 
 _PAY_SECONDS = 2.0
+_LOOK_SECONDS = 2.0
 
 
 class Reach(Protocol):
@@ -33,13 +35,21 @@ class Sender:
     def __init__(self, here: Here, connection: Reach) -> None:
         self._here = here
         self._connection = connection
+        self._look_again = 0.0
 
-    def save(self, to: str, letter: Letter, *, awaited_until: int = 0) -> tuple[Username, MessageId]:
-        """Commit one message for the address *to*; return who that is, and the id. Raises what `outbox.save` does."""
+    def draft(self, to: str, letter: Letter, *, awaited_until: int = 0) -> Draft:
+        """Return what is to be saved for the address *to*. Raises RecipientMalformed, BadValue: to oneself."""
         recipient, prefix = parse_recipient(to)
         if recipient == self._here.profile.username:
             raise BadValue("an agent cannot write to itself", hint="aimessage users --all")
-        return recipient, outbox.save(self._here, recipient, letter, prefix=prefix, awaited_until=awaited_until)
+        return Draft(recipient, letter, prefix, awaited_until)
+
+    def save(self, draft: Draft) -> MessageId:
+        """Commit one message and return its id. Raises what `outbox.save` does."""
+        [result] = outbox.save_all(self._here, [draft])
+        if isinstance(result, AimessageError):
+            raise result
+        return result
 
     async def accepted(self, recipient: Username, message_id: MessageId, limit: timedelta) -> str:
         """Return the message's fate once the relay has it, trying until *limit*.
@@ -77,14 +87,21 @@ class Sender:
                     await control.flush(self._here, await self._connection.link())
 
     async def _try(self, recipient: Username, message_id: MessageId) -> str:
-        if (fate := fates.fate_of(self._here, message_id)) != "waiting":
-            return fate
-        link = await self._connection.link()
-        await work_off(self._here, link, recipient)
+        async with self._here.waiting.turn(recipient):  # whoever is first sends what all the others have saved, too
+            if (fate := fates.fate_of(self._here, message_id)) != "waiting":
+                return fate
+            await work_off(self._here, await self._connection.link(), recipient)
         return fates.fate_of(self._here, message_id)
 
     async def _others(self, recipient: Username) -> None:
-        """Send what earlier commands left for others, if that is quick; its troubles are not this message's."""
+        """Send what earlier commands left for others, if that is quick; its troubles are not this message's.
+
+        Looked for now and then: every one of many sends would find the same.
+        """
+        now = self._here.clock.monotonic()
+        if now < self._look_again:
+            return
+        self._look_again = now + _LOOK_SECONDS
         with contextlib.suppress(AimessageError, TimeoutError):
             async with self._here.waiting.within(_PAY_SECONDS):
                 for other in outbox.waiting_peers(self._here):
@@ -96,6 +113,7 @@ class Sender:
     def kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
         """Return *error*, which says that this message waits for the next command; it is nobody's meanwhile."""
         outbox.let_go(self._here, message_id)
+        self._look_again = 0.0
         error.message_id = message_id_text(message_id)
         error.hint = f"the message {message_id_text(message_id)} is kept and goes out with this agent's next command"
         return error

@@ -3,9 +3,12 @@
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aimessage.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Blocking", "OnLoop", "Waiting", "run_blocking"]
 
@@ -23,9 +26,16 @@ class Waiting(Protocol):
         """Return after *seconds*."""
         ...
 
+    def turn(self, name: str) -> AbstractAsyncContextManager[object]:
+        """A context that only one flow of this process is in at a time, of all that give this *name*; in order."""
+        ...
+
 
 class OnLoop:
     """Beside other tasks of the running event loop; asyncio is imported by whoever waits so, not before."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def within(self, seconds: float) -> AbstractAsyncContextManager[object]:
         """A context that ends with TimeoutError once *seconds* have passed in it."""
@@ -38,6 +48,21 @@ class OnLoop:
         import asyncio
 
         await asyncio.sleep(seconds)
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """A context that only one flow of this process is in at a time, of all that give this *name*; in order."""
+        import asyncio
+
+        lock, others = self._turns.get(name) or (asyncio.Lock(), 0)
+        self._turns[name] = lock, others + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, others = self._turns.pop(name)
+            if others > 1:
+                self._turns[name] = lock, others - 1
 
 
 class Blocking:
@@ -72,6 +97,11 @@ class Blocking:
         time.sleep(min(seconds, left))  # noqa: ASYNC251 - alone in its thread, by its very purpose
         if left <= seconds:
             raise TimeoutError
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Nobody else is here."""
+        yield
 
 
 def run_blocking(work: Coroutine[Any, Any, _T]) -> _T:

@@ -53,8 +53,10 @@ def fold(text: str) -> str:
 def reveal(text: str) -> tuple[str, bool]:
     """Return *text* for display, each refused code point as `\\u{…}`, and whether anything breaks the profile."""
     refused = set(_refusals(text))
+    if not refused:
+        return text, not unicodedata.is_normalized("NFC", text)
     shown = "".join(f"\\u{{{ord(c):X}}}" if index in refused else c for index, c in enumerate(text))
-    return shown, bool(refused) or not unicodedata.is_normalized("NFC", text)
+    return shown, True
 
 
 def decode_text(octets: bytes) -> str:
