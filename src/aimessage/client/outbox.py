@@ -102,7 +102,8 @@ def _known(here: Here, vault: Transaction, claim: bytes | None, digest: bytes) -
             raise IdempotencyConflict("this idempotency key was used with another message")
         return MessageId(row[0]) if row else None
     waiting = vault.run(
-        "SELECT id, owner FROM sent WHERE digest = ? AND fate = 'waiting' AND idempotency IS NULL ORDER BY +saved_at",
+        "SELECT id, owner FROM sent INDEXED BY sent_digest WHERE digest = ? AND fate = 'waiting' "
+        "AND idempotency IS NULL ORDER BY saved_at",
         (digest,),
     )
     for message_id, owner in waiting.fetchall():
