@@ -21,6 +21,7 @@ from aimessage.relay.config import SETTINGS, RelayConfig, defaults_file
 from aimessage.relay.faults import behind
 from aimessage.relay.log import complain, configure_logs, event_log
 from aimessage.relay.operate import COMMANDS, exit_code, load_or_exit
+from aimessage.relay.probe import PROBE
 from aimessage.relay.service import serving
 from aimessage.relay.tls import Tls, load_tls
 
@@ -170,7 +171,7 @@ def _banner(config: RelayConfig, port: int) -> None:
     sys.stdout.flush()
 
 
-for command in (*COMMANDS, *ASKING):
+for command in (*COMMANDS, *ASKING, PROBE):
     _command.add_command(command)
 
 
