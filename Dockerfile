@@ -5,7 +5,7 @@
 #   docker run -d -p 8080:8080 --read-only --cap-drop ALL -v aimessage:/data aimessage-server     what to run for real
 #
 # Every setting of `aimessage-server --help` can be given with -e. What these steps make was run without an engine, in a
-# bare root file system: python3 tests/endurance/image_steps.py. The base image is pinned by its release, not by a
+# bare root file system: .venv/bin/python tests/endurance/image_steps.py. The base image is pinned by its release, not by a
 # digest: whoever builds for production should pin the digest that they have verified.
 
 FROM python:3.13-slim-bookworm AS build
