@@ -30,14 +30,14 @@ async def until_killed(machine: Machine, number: int, edge: str, *action: str) -
         edge,
         *action,
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        env=os.environ | {"PYTHONPATH": f"{TESTS.parent / 'src'}{os.pathsep}{TESTS}"},
     )
     out, _ = await process.communicate()
     assert process.returncode in (0, KILLED)
     return process.returncode or 0, out.decode().splitlines()
 
 
-@pytest.mark.parametrize("edge", ["before", "after"])
+@pytest.mark.parametrize("edge", ["before", "after", "power cut"])
 async def test_a_sender_killed_at_any_commit_loses_nothing_and_keeps_its_id(tmp_path: Path, edge: str) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
@@ -62,7 +62,7 @@ async def test_a_sender_killed_at_any_commit_loses_nothing_and_keeps_its_id(tmp_
         assert {message.flags for message in messages} == {()}
 
 
-@pytest.mark.parametrize("edge", ["before", "after"])
+@pytest.mark.parametrize("edge", ["before", "after", "power cut"])
 async def test_a_recipient_killed_at_any_commit_applies_each_message_once(tmp_path: Path, edge: str) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")

@@ -6,6 +6,7 @@ points that there are: killed before the commit that follows an answer, a proces
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,24 +22,46 @@ KILLED = 9
 
 
 class DyingVault(Vault):
-    """A vault whose process ends at its *number*-th writing transaction: before it is committed, or just after."""
+    """A vault whose process ends at its *number*-th writing transaction: before it is committed, or just after; or a
+    power cut comes just after, and takes with it all that was not lasting.
+    """
 
-    def end_at(self, number: int, edge: str) -> None:
-        """Choose the moment."""
-        self._left, self._edge = number, edge
+    def end_at(self, number: int, edge: str, path: Path) -> None:
+        """Choose the moment. *path* is the vault's own; what is on disk for good is copied beside it."""
+        self._left, self._edge, self._path = number, edge, path
+        self._keep()
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, lasting: bool = True) -> Iterator[Transaction]:
         """As `Vault.transaction`, until the moment."""
-        with super().transaction() as transaction:
+        with super().transaction(lasting=lasting) as transaction:
             before = self._database.total_changes
             yield transaction
             writes = self._database.total_changes != before
             self._left -= writes
             if writes and self._left < 0 and self._edge == "before":
                 os._exit(KILLED)
+        if lasting:
+            self._keep()
         if writes and self._left < 0:
+            if self._edge == "power cut":
+                self._undo()
             os._exit(KILLED)
+
+    def _files(self) -> Iterator[tuple[Path, Path]]:
+        for ending in ("", "-wal"):
+            mine = self._path.with_name(self._path.name + ending)
+            yield mine, mine.with_name(f"lasting-{mine.name}")
+
+    def _keep(self) -> None:
+        if self._edge == "power cut":
+            for mine, copy in self._files():
+                shutil.copyfile(mine, copy)
+
+    def _undo(self) -> None:
+        for mine, copy in self._files():
+            shutil.copyfile(copy, mine)
+        self._path.with_name(f"{self._path.name}-shm").unlink()  # a machine that starts again has none
 
 
 def dying(settings: Settings, number: int, edge: str) -> Here:
@@ -47,7 +70,7 @@ def dying(settings: Settings, number: int, edge: str) -> Here:
     here = open_here(profile, None)
     here.vault.close()
     vault = DyingVault(profile.vault_path, here.account.vault_key)
-    vault.end_at(number, edge)
+    vault.end_at(number, edge, profile.vault_path)
     return Here(here.profile, here.account, vault, here.clock, here.entropy, here.living)
 
 

@@ -46,6 +46,11 @@ class Connection:
                 self._now = Connected(live.link, live.proved, live.relay_ms, pushes)
             return self._now
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a link that was good just now."""
+        return self._now is not None and not self._now.link.is_lost
+
     async def link(self) -> OpenLink:
         """Return the link of `get`."""
         return (await self.get()).link

@@ -106,7 +106,7 @@ def release_what_is_due(here: Here) -> None:
 
 def give_back(here: Here, rows: Sequence[int]) -> None:
     """We have not dealt with these rows, although they may have been seen: whoever comes next gets them, marked."""
-    with here.vault.transaction() as vault:
+    with here.vault.transaction(lasting=False) as vault:
         for row in rows:
             vault.run(
                 "UPDATE inbox SET state = 'new', consumer = NULL, redelivered = 1 WHERE row = ? AND state = 'claimed'",
@@ -116,7 +116,8 @@ def give_back(here: Here, rows: Sequence[int]) -> None:
 
 def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) -> None:
     """A consumer has been shown these rows; with *until_handled* they stay with it until it acknowledges them."""
-    with here.vault.transaction() as vault:
+    # A power cut may undo this, but not the claim: then these rows come again, marked `redelivered`.
+    with here.vault.transaction(lasting=False) as vault:
         for row in rows:
             found = vault.run(
                 "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer')", (row,)

@@ -7,7 +7,7 @@ from aimessage.client import fates, outbox
 from aimessage.client.account import Here
 from aimessage.client.dispatch import work_off
 from aimessage.client.links import OpenLink
-from aimessage.client.locks import file_lock
+from aimessage.client.locks import peer_lock
 from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.bodies import Body, Receipts
@@ -76,7 +76,7 @@ async def flush(here: Here, link: OpenLink) -> None:
     One peer's trouble is not another's: what fails stays, for the next time.
     """
     for peer in _creditors(here, "receipts"):
-        with here.vault.transaction() as vault:
+        with here.vault.transaction(lasting=False) as vault:  # sealing it keeps it, before it leaves
             _write_receipts(here, vault, peer)
     for peer in _creditors(here, "retries WHERE asked = 0"):
         with suppress(AimessageError):
@@ -115,7 +115,7 @@ async def _ask_again(here: Here, link: OpenLink, peer: Username) -> None:
         _write_request(here, vault, peer)
         return True
 
-    async with file_lock(here.profile.directory / "locks" / f"peer-{peer}", here.waiting, patient=False):
+    async with peer_lock(here.profile.directory, peer, here.waiting, patient=False):
         with here.vault.transaction() as vault:
             fresh = _may_reset(vault.peer(here.address(peer)), now_ms)
             if not fresh:

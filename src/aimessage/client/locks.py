@@ -14,7 +14,7 @@ from aimessage.client.waiting import Waiting
 from aimessage.crypto.random import system_entropy
 from aimessage.errors import VaultUnavailable
 
-__all__ = ["Living", "file_lock", "take_lock"]
+__all__ = ["Living", "file_lock", "peer_lock", "take_lock"]
 
 _POLL_SECONDS = 0.02
 
@@ -48,6 +48,19 @@ async def file_lock(path: Path, waiting: Waiting, *, patient: bool = True) -> As
         yield
     finally:
         os.close(descriptor)
+
+
+@asynccontextmanager
+async def peer_lock(directory: Path, peer: str, waiting: Waiting, *, patient: bool = True) -> AsyncIterator[None]:
+    """Be the only one of the agent in *directory*, in any process, who sends to *peer*.
+
+    Those of one process take turns and need not ask the file again and again. Raises as `file_lock`.
+    """
+    async with (
+        waiting.turn(f"peer-{peer}", patient=patient),
+        file_lock(directory / "locks" / f"peer-{peer}", waiting, patient=patient),
+    ):
+        yield
 
 
 class Living:

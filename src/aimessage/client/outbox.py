@@ -7,6 +7,8 @@ import msgspec
 from aimessage.client import fates
 from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
+from aimessage.client.links import MOST_AT_ONCE
+from aimessage.client.sealing import seal_waiting
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, encode_body
 from aimessage.errors import AimessageError, IdempotencyConflict, VaultDamaged, VaultUnavailable
@@ -45,8 +47,11 @@ def save(
     return result
 
 
-def save_all(here: Here, drafts: Sequence[Draft]) -> list[MessageId | AimessageError]:
+def save_all(here: Here, drafts: Sequence[Draft], *, sealing: bool = False) -> list[MessageId | AimessageError]:
     """Commit several messages together; return the id of each, or why it cannot be sent: `save` says when.
+
+    With *sealing* they are sealed in the same commit where a session is there: only for what leaves at once, because
+    the place of a sealed message in our order is taken, even if it never leaves.
 
     Raises VaultUnavailable, VaultDamaged: none is saved.
     """
@@ -60,6 +65,10 @@ def save_all(here: Here, drafts: Sequence[Draft]) -> list[MessageId | AimessageE
                 raise
             except AimessageError as error:  # nothing of this one was written; the others are not to blame
                 results.append(error)
+        if sealing:
+            for recipient in dict.fromkeys(draft.recipient for draft in drafts):
+                if vault.peer(here.address(recipient)).conversation.can_send:
+                    seal_waiting(here, vault, recipient, MailClass.MESSAGE, MOST_AT_ONCE)
     return results
 
 

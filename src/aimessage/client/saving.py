@@ -1,6 +1,7 @@
 """Concurrent sends share one commit: what one turn of the event loop wants saved is saved together."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aimessage.client import outbox
@@ -23,8 +24,9 @@ class _Waiting:
 class SharedSaving:
     """One an Agent."""
 
-    def __init__(self, here: Here) -> None:
+    def __init__(self, here: Here, is_linked: Callable[[], bool]) -> None:
         self._here = here
+        self._is_linked = is_linked
         self._waiting: list[_Waiting] = []
 
     async def save(self, draft: Draft) -> MessageId:
@@ -42,7 +44,7 @@ class SharedSaving:
             asyncio.get_running_loop().call_soon(self._commit)
         results: list[MessageId | AimessageError]
         try:
-            results = outbox.save_all(self._here, [each.draft for each in batch])
+            results = outbox.save_all(self._here, [each.draft for each in batch], sealing=self._is_linked())
         except AimessageError as error:
             results = [error] * len(batch)
         for each, result in zip(batch, results, strict=True):

@@ -87,7 +87,7 @@ class Sender:
                     await control.flush(self._here, await self._connection.link())
 
     async def _try(self, recipient: Username, message_id: MessageId) -> str:
-        async with self._here.waiting.turn(recipient):  # whoever is first sends what all the others have saved, too
+        async with self._here.waiting.turn(f"send-{recipient}"):  # whoever is first sends what the others have saved
             if (fate := fates.fate_of(self._here, message_id)) != "waiting":
                 return fate
             await work_off(self._here, await self._connection.link(), recipient)

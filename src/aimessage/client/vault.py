@@ -58,20 +58,28 @@ class Vault:
         self._database.close()
 
     @contextmanager
-    def transaction(self) -> Iterator["Transaction"]:
+    def transaction(self, *, lasting: bool = True) -> Iterator["Transaction"]:
         """One write transaction: all of it is on disk afterwards, or nothing.
+
+        One that is not *lasting* is seen by every process at once and survives the end of each, but a power cut may
+        undo it, until the next lasting one of any process: for what can be found out or done again.
 
         Raises VaultUnavailable: it cannot be written now; VaultDamaged.
         """
         with _named_failures():
-            self._database.execute("BEGIN IMMEDIATE")
+            if not lasting:
+                self._database.execute("PRAGMA synchronous=NORMAL")
             try:
+                self._database.execute("BEGIN IMMEDIATE")
                 yield Transaction(self._database, self._storage, self._entropy)
                 self._database.execute("COMMIT")
             except BaseException:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+            finally:
+                if not lasting:
+                    self._database.execute("PRAGMA synchronous=FULL")
 
     @contextmanager
     def reading(self) -> Iterator["Transaction"]:

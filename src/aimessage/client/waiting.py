@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aimessage.clock import Clock, SystemClock
+from aimessage.errors import VaultUnavailable
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,8 +27,11 @@ class Waiting(Protocol):
         """Return after *seconds*."""
         ...
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[object]:
-        """A context that only one flow of this process is in at a time, of all that give this *name*; in order."""
+    def turn(self, name: str, *, patient: bool = True) -> AbstractAsyncContextManager[object]:
+        """A context that only one flow of this process is in at a time, of all that give this *name*; in order.
+
+        Raises VaultUnavailable: another is in it, and the caller is not *patient*.
+        """
         ...
 
 
@@ -50,11 +54,13 @@ class OnLoop:
         await asyncio.sleep(seconds)
 
     @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
+    async def turn(self, name: str, *, patient: bool = True) -> AsyncIterator[None]:
         """A context that only one flow of this process is in at a time, of all that give this *name*; in order."""
         import asyncio
 
         lock, others = self._turns.get(name) or (asyncio.Lock(), 0)
+        if others and not patient:
+            raise VaultUnavailable("another flow of this agent is at it")
         self._turns[name] = lock, others + 1
         try:
             async with lock:
@@ -99,7 +105,7 @@ class Blocking:
             raise TimeoutError
 
     @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
+    async def turn(self, name: str, *, patient: bool = True) -> AsyncIterator[None]:
         """Nobody else is here."""
         yield
 

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Measures what AI Message costs and what the machine under it costs, in one run:
+#
+#   ./bench.sh                     everything, three interleaved rounds (about 6 minutes)
+#   ./bench.sh --only send,relay   some of it      ./bench.sh --list   what there is
+#   ./bench.sh --rounds 1 --save docs/performance.json --plots docs/plots
+#   ./bench.sh --against HEAD~1    the same figures of another commit, interleaved with these
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+cd "$root"
+unset LOG_FORMAT PORT DB_PATH AIMESSAGE_HOME AIMESSAGE_AGENT AIMESSAGE_SERVER AIMESSAGE_USERNAME AIMESSAGE_TOKEN
+. "$root/scripts/venv.sh"
+ready dev "$root/requirements/dev.txt"
+PYTHONPATH="$root/src:$root/tests:$root" exec "$venv/bin/python" -m benchmarks "$@"

@@ -1,0 +1,1 @@
+"""What AI Message costs, as a ratio to what the machine under it costs in the same run."""

@@ -1,0 +1,44 @@
+"""The cryptography of a message by itself, and what of it goes over the wire."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from aimessage.crypto.random import system_entropy
+from aimessage.e2ee.bodies import Body, decode_body, encode_body
+from aimessage.types import MessageId
+from aimessage.wire.codec import encode_frames
+from aimessage.wire.frames import MailClass, Post
+from benchmarks.figures import Sample
+from support.agents import acquainted
+
+__all__ = ["core"]
+
+_COUNT = 2_000
+_TURN = 4  # messages until the other side speaks, and the ratchet turns
+_FRAME_HEAD = 6  # of a masked WebSocket frame of that size, RFC 6455 §5.2, less the length's two bytes
+_LENGTH = 2
+
+
+def core(_: Path) -> Iterator[Sample]:
+    """Seal and open 256 B, the direction changing with every fourth message, and count the bytes of each Post."""
+    alice, bobby = acquainted()
+    sealing = opening = size = 0.0
+    sender, recipient = alice, bobby
+    for number in range(_COUNT):
+        if number % _TURN == 0:
+            sender, recipient = recipient, sender
+        body = Body("text", bytes(16), number + 1, 1_795_000_000_000, text="x" * 180, thread="t-7")
+        began = time.perf_counter()
+        envelope = sender.seal(encode_body(body))
+        sealed = time.perf_counter()
+        decode_body(recipient.open(envelope))
+        opened = time.perf_counter()
+        sealing, opening = sealing + sealed - began, opening + opened - sealed
+        post = Post(
+            number, recipient.name, MessageId(system_entropy(16)), 0, int(MailClass.MESSAGE), 0, envelope.sealed
+        )
+        size += len(encode_frames([post])) + _FRAME_HEAD + _LENGTH
+    yield Sample("cryptography to seal 256 B", sealing / _COUNT * 1e6, "µs", "AES-256-GCM of 256 B", bar=40)
+    yield Sample("cryptography to open 256 B", opening / _COUNT * 1e6, "µs", "AES-256-GCM of 256 B", bar=40)
+    yield Sample("bytes on the wire for a body of 256 B", size / _COUNT, "B", bar=450)

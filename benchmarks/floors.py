@@ -1,0 +1,102 @@
+"""What the machine costs by itself: the floors that every other figure is a multiple of."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from benchmarks.figures import Sample
+
+__all__ = ["BARE_PYTHON", "PYTHON_WITH_CRYPTO", "TCP", "floors", "run_ms"]
+
+BARE_PYTHON = "python -c pass"
+PYTHON_WITH_CRYPTO = "python importing socket, AES-GCM, sqlite3"
+TCP = "TCP ping-pong"
+_ROUND_TRIPS = 2_000
+_IMPORTS = "import socket, sqlite3; from cryptography.hazmat.primitives.ciphers.aead import AESGCM"
+
+
+def run_ms(*command: str | Path, repeat: int = 9, **environ: str) -> float:
+    """Return the median wall-clock milliseconds of a command that succeeds."""
+    taken = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, env=os.environ | environ)  # fmt: skip
+        taken.append((time.perf_counter() - began) * 1000)
+    return sorted(taken)[repeat // 2]
+
+
+def floors() -> Iterator[Sample]:
+    """Yield one sample of each floor."""
+    yield Sample(BARE_PYTHON, run_ms(sys.executable, "-c", "pass"), "ms")
+    yield Sample(PYTHON_WITH_CRYPTO, run_ms(sys.executable, "-c", _IMPORTS), "ms")
+    yield Sample(TCP, _tcp_ms(), "ms")
+    yield Sample("fsync of 4 KiB", _fsync_ms(), "ms")
+    yield Sample("SQLite commit, WAL, synchronous=FULL", _sqlite_ms(), "ms")
+    yield Sample("AES-256-GCM of 256 B", _aes_us(), "µs")
+
+
+def _tcp_ms() -> float:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def echo() -> None:
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := connection.recv(4096):
+            connection.sendall(data)
+
+    threading.Thread(target=echo, daemon=True).start()
+    with socket.create_connection(listener.getsockname()) as connection, listener:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        payload = bytes(400)
+        began = time.perf_counter()
+        for _ in range(_ROUND_TRIPS):
+            connection.sendall(payload)
+            left = len(payload)
+            while left:
+                left -= len(connection.recv(left))
+        return (time.perf_counter() - began) / _ROUND_TRIPS * 1000
+
+
+def _fsync_ms() -> float:
+    with tempfile.NamedTemporaryFile() as file:
+        taken = []
+        for _ in range(200):
+            file.write(bytes(4096))
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return sorted(taken)[100] * 1000
+
+
+def _sqlite_ms() -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        database = sqlite3.connect(Path(directory) / "floor.db", isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("CREATE TABLE t (x BLOB)")
+        taken = []
+        for _ in range(200):
+            began = time.perf_counter()
+            database.execute("INSERT INTO t VALUES (?)", (bytes(400),))
+            taken.append(time.perf_counter() - began)
+        database.close()
+    return sorted(taken)[100] * 1000
+
+
+def _aes_us() -> float:
+    cipher, nonce, body = AESGCM(bytes(32)), bytes(12), bytes(256)
+    began = time.perf_counter()
+    for _ in range(20_000):
+        cipher.encrypt(nonce, body, None)
+    return (time.perf_counter() - began) / 20_000 * 1e6

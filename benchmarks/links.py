@@ -1,0 +1,59 @@
+"""The relay by itself: many links at once, sealed bodies of 421 B, acked once they are on disk, delivered and acked."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.figures import Sample
+from support.commands import Relay, running_relay
+from support.relay import Peer
+
+__all__ = ["idle", "relay"]
+
+_FLAGS = (
+    "--mailbox-messages", "0", "--mailbox-bytes", "0", "--mailbox-sender-share", "0",
+    "--connections-per-address", "0", "--unauthenticated", "0", "--lookups", "0",
+)  # fmt: skip
+
+
+def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[Sample]:
+    """*links* busy links, half of them senders: how many messages a second are durably acked and delivered."""
+    with running_relay(directory / "relay", *_FLAGS) as running:
+        command = [sys.executable, "-m", "benchmarks.crowd", running.url, str(links), str(seconds)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 120)
+    delivered, taken, cpu = map(float, done.stdout.split())
+    yield Sample(f"relay, {links} busy links", delivered / taken, "msg/s", bar=bar)
+    yield Sample(f"the load's own CPU at {links} links", cpu / delivered * 1e6, "µs/msg")
+
+
+def idle(directory: Path, links: int = 2_000) -> Iterator[Sample]:
+    """What one more link that is logged in, subscribed and silent costs the relay's memory."""
+    with running_relay(directory / "relay", *_FLAGS) as running:
+        yield Sample("idle connection", asyncio.run(_held_kib(running, links)), "KiB", bar=20)
+
+
+async def _held_kib(running: Relay, links: int) -> float:
+    url = running.url.replace("localhost", "127.0.0.1") + "/ws"
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def join(number: int) -> None:
+            peer = await stack.enter_async_context(Peer(url, f"idle-{number}"))
+            await peer.register()
+            await peer.subscribe()
+
+        for number in range(50):  # what the first ones cost is the relay's, not theirs
+            await join(number)
+        before = _rss_kib(running)
+        for number in range(50, links + 50):
+            await join(number)
+        return (_rss_kib(running) - before) / links
+
+
+def _rss_kib(running: Relay) -> float:
+    for line in Path(f"/proc/{running.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1])
+    raise RuntimeError("no figure for the relay's memory")

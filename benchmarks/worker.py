@@ -1,0 +1,69 @@
+"""The other process of a measurement: `echo`, `send` or `receive` for some agents of one home."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import uvloop
+
+from aimessage.client import Agent, Settings, connect
+
+_BODY = "x" * 248
+_IN_FLIGHT = 256
+
+
+def tell(word: str) -> None:
+    """Tell the measuring process how far we are."""
+    sys.stdout.write(json.dumps(word) + "\n")
+    sys.stdout.flush()
+
+
+async def echo(me: Agent, count: int) -> None:
+    """Answer *count* messages."""
+    async for message in me.listen(count=count):
+        await me.send(message.from_, message.text)
+
+
+async def send(me: Agent, count: int) -> None:
+    """Send *count* different messages to the recipient of our number, many at a time."""
+    to = me.profile.username.replace("sender", "recipient")
+    room = asyncio.Semaphore(_IN_FLIGHT)
+
+    async def one(number: int) -> None:
+        async with room:
+            await me.send(to, f"{number:08}{_BODY}")
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            group.create_task(one(number))
+
+
+async def receive(me: Agent, count: int) -> None:
+    """Be shown *count* messages, in order."""
+    expected = 0
+    async for message in me.listen(count=count):
+        if int((message.text or "")[:8]) != expected:
+            raise SystemExit(f"message {expected} is missing: {message.text!r}")
+        expected += 1
+
+
+async def main(role: str, home: Path, server: str, names: str, count: int) -> None:
+    """Run one agent of each name at once."""
+    work = {"echo": echo, "send": send, "receive": receive}[role]
+
+    async def one(name: str) -> None:
+        async with connect(Settings(home, name, server)) as me:
+            await me.users()  # the link is open before the clock starts
+            tell("ready")
+            await work(me, count)
+
+    async with asyncio.TaskGroup() as group:
+        for name in names.split(","):
+            group.create_task(one(name))
+    tell("done")
+
+
+if __name__ == "__main__":
+    role, home, server, names, count = sys.argv[1:]
+    uvloop.run(main(role, Path(home), server, names, int(count)))

@@ -1,0 +1,127 @@
+"""The ratchet's part of sending: what waits is sealed in the order in which it was saved, and kept before it leaves."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from aimessage.client import fates
+from aimessage.client.account import Here
+from aimessage.client.contacts import pin_of
+from aimessage.client.transaction import Peer, Transaction
+from aimessage.e2ee.bodies import decode_body, encode_body
+from aimessage.e2ee.fingerprint import require_match
+from aimessage.e2ee.identity import Identity
+from aimessage.errors import PeerIdentityChanged
+from aimessage.types import MessageId, Username
+from aimessage.wire.frames import MailClass
+
+__all__ = ["Row", "refuse_misaddressed", "seal_waiting", "take_sealed"]
+
+_MOST_BYTES = 512 << 10  # sealed and on their way in one turn
+_UNSEALED_BYTES = 4 << 10
+
+
+class Row(NamedTuple):
+    """One row of the outbox; *body* is that of control mail that is not sealed yet."""
+
+    id: MessageId
+    attempt: int
+    mail_class: int
+    expires_at: int
+    sealed: bytes
+    body: bytes | None
+
+
+def _is_misaddressed(vault: Transaction, recipient: Username, identity: Identity | None) -> bool:
+    sql = "SELECT 1 FROM outbox WHERE peer = ? AND prefix IS NOT NULL LIMIT 1"
+    return identity is not None and vault.run(sql, (recipient,)).fetchone() is not None
+
+
+def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, identity: Identity) -> None:
+    """Settle every row whose self-certifying address names another key than *identity*."""
+    rows = vault.run("SELECT id, prefix FROM outbox WHERE peer = ? AND prefix IS NOT NULL", (recipient,)).fetchall()
+    for message_id, prefix in rows:
+        try:
+            require_match(prefix, identity)
+        except PeerIdentityChanged as error:
+            fates.settle(here, vault, MessageId(message_id), "refused", error.code)
+
+
+def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
+    """Return the oldest rows for *recipient*, sealed: ratchets and bytes are saved in one commit before any leaves."""
+    with here.vault.reading() as vault:
+        offset = vault.counter("relay_offset")
+        rows = _oldest(vault, recipient, mail_class, count)
+        identity = vault.peer(here.address(recipient)).conversation.identity
+        ready = all(row.sealed for row in rows) and not _is_misaddressed(vault, recipient, identity)
+    if not ready:
+        with here.vault.transaction() as vault:
+            rows = seal_waiting(here, vault, recipient, mail_class, count)
+    return [row._replace(expires_at=_by_the_relays_clock(row, offset)) for row in _within_bytes(rows)]
+
+
+def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
+    """Seal the oldest rows for *recipient*, in the caller's lasting transaction, and return them."""
+    peer = vault.peer(here.address(recipient))
+    if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
+        refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
+    before = peer.conversation
+    rows = [row if row.sealed else _seal(vault, peer, row, here)
+            for row in _within_bytes(_oldest(vault, recipient, mail_class, count))]  # fmt: skip
+    if peer.conversation is not before:
+        vault.save_peer(peer)
+    return rows
+
+
+def _oldest(vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
+    found = vault.run(
+        "SELECT id, attempt, mail_class, expires_at, sealed, body FROM outbox "
+        "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT ?",
+        (recipient, int(mail_class), count),
+    )
+    return [Row._make(columns) for columns in found.fetchall()]
+
+
+def _within_bytes(rows: Sequence[Row]) -> list[Row]:
+    """Return as many of the first *rows* as go out in one turn; at least one. What is not sealed yet counts in full."""
+    size, taken = 0, list[Row]()
+    for row in rows:
+        size += len(row.sealed) or _UNSEALED_BYTES
+        if taken and size > _MOST_BYTES:
+            break
+        taken.append(row)
+    return taken
+
+
+def _by_the_relays_clock(row: Row, offset: int) -> int:
+    """Return when the relay may drop this: a clock of ours that is wrong must not end it early."""
+    if row.mail_class == MailClass.CONTROL or not row.expires_at:
+        return 0  # the relay's own bound
+    return max(1, row.expires_at + offset)
+
+
+def _seal(vault: Transaction, peer: Peer, row: Row, here: Here) -> Row:
+    if row.body is not None:
+        body = vault.unseal("outbox.body", row.id, row.body)
+    else:
+        body = _numbered(vault, peer, row.id)
+        # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
+        vault.run("UPDATE sent SET pin = ? WHERE id = ?", (pin_of(peer.conversation.identity), row.id))
+    peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=here.entropy)
+    vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
+    return row._replace(sealed=sealed)
+
+
+def _numbered(vault: Transaction, peer: Peer, message_id: MessageId) -> bytes:
+    """Return the padded body of a message, with its place in our order; a second attempt keeps the first one's."""
+    (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (message_id,)).fetchone()
+    padded = vault.unseal("sent.body", message_id, stored)
+    body = decode_body(padded)
+    if body.sequence:
+        return padded
+    # Only now, not when it was saved: what is given up before it leaves must not look like a loss to the recipient.
+    peer.sent_sequence += 1
+    padded = encode_body(msgspec.structs.replace(body, vault_id=vault.vault_id(), sequence=peer.sent_sequence))
+    vault.run("UPDATE sent SET body = ? WHERE id = ?", (vault.seal("sent.body", message_id, padded), message_id))
+    return padded
