@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aimessage.client import fates
 from aimessage.client.account import Here, proof, relay_clock
 from aimessage.client.dialling import Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Paces, refusal, turned_away
 from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
@@ -40,7 +40,7 @@ class BlockingLink:
         self._machine = ClientLink()
         self._framing = _framing(route.server, entropy)
         self._ids = itertools.count(1)
-        self._pace = Pace()
+        self._paces = Paces()
         self._events: list[RelayFrame | LinkFailed] = []
         self._proved = self.is_lost = False
         self._socket = self._dial()
@@ -54,7 +54,7 @@ class BlockingLink:
             raise NotARelay(f"what answers at {self._route.server} closed the connection without a greeting") from None
         if not isinstance(welcome, Welcome):
             raise NotARelay(f"what answers at {self._route.server} does not greet as a relay does")
-        self._pace = Pace.under(welcome.limits, self._clock.monotonic())
+        self._paces.announced(welcome.limits, self._clock.monotonic())
         return welcome
 
     def prove(self, proof: Prove) -> None:
@@ -66,12 +66,13 @@ class BlockingLink:
 
         Raises the error that the relay refuses with, LinkLost; TimeoutError: the caller's time is over.
         """
-        delay = self._pace.take(self._clock.monotonic())
+        request_id = next(self._ids)
+        frame_out = build(request_id)
+        delay = self._paces.take(frame_out, self._clock.monotonic())
         if delay:
             await self._waiting.pause(delay)
-        request_id = next(self._ids)
         try:
-            self._send(build(request_id))
+            self._send(frame_out)
             while getattr(frame := self._next(), "id", 0) != request_id:
                 self._handle(frame)
         except BaseException:

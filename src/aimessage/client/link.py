@@ -20,7 +20,7 @@ from picows import (
 from python_socks import ProxyError
 
 from aimessage.client.dialling import Dialling, Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Paces, refusal, turned_away
 from aimessage.errors import (
     AimessageError,
     LinkLost,
@@ -49,7 +49,7 @@ class Link(WSListener):
     _transport: WSTransport | None = None
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _waiting: dict[int, "asyncio.Future[RelayFrame]"] = field(default_factory=dict)
-    _pace: Pace = field(default_factory=Pace)
+    _paces: Paces = field(default_factory=Paces)
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -101,14 +101,15 @@ class Link(WSListener):
 
         Raises the error that the relay refuses with, or LinkLost.
         """
-        delay = self._pace.take(asyncio.get_running_loop().time())
+        request_id = next(self._ids)
+        frame_out = build(request_id)
+        delay = self._paces.take(frame_out, asyncio.get_running_loop().time())
         if delay:
             await asyncio.sleep(delay)
-        request_id = next(self._ids)
         future: asyncio.Future[RelayFrame] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = future
         try:
-            self.tell(build(request_id))
+            self.tell(frame_out)
             frame = await self._or_lost(future)
         finally:
             del self._waiting[request_id]
@@ -141,7 +142,7 @@ class Link(WSListener):
             case LinkFailed(reason=reason):
                 self._fail(NotARelay(f"the relay broke the protocol: {reason}"))
             case Welcome():
-                self._pace = Pace.under(event.limits, asyncio.get_running_loop().time())
+                self._paces.announced(event.limits, asyncio.get_running_loop().time())
                 if not self.welcome.done():  # whoever waited may have gone
                     self.welcome.set_result(event)
             case Proved():

@@ -7,10 +7,10 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from aimessage.errors import AimessageError, NotARelay, RateLimited, RelayUnavailable, error_from_code
-from aimessage.wire.frames import Bye, ClientFrame, Refused
-from aimessage.wire.limits import Limits
+from aimessage.wire.frames import Bye, ClientFrame, MailClass, Post, Refused
+from aimessage.wire.limits import RECEIPTS_FACTOR, Limits
 
-__all__ = ["GREETING_SECONDS", "SUBPROTOCOL", "OpenLink", "Pace", "refusal", "turned_away"]
+__all__ = ["GREETING_SECONDS", "SUBPROTOCOL", "OpenLink", "Pace", "Paces", "refusal", "turned_away"]
 
 GREETING_SECONDS = 10.0
 """From the first packet to the relay's greeting."""
@@ -42,7 +42,7 @@ class OpenLink(Protocol):
 
 
 class Pace(msgspec.Struct):
-    """Keeps requests under the announced rate, so that nothing runs into a refusal; times in seconds."""
+    """Keeps one kind of request under its rate, so that nothing runs into a refusal; times in seconds."""
 
     rate: float = 0.0
     burst: float = 1.0
@@ -50,10 +50,10 @@ class Pace(msgspec.Struct):
     at: float = 0.0
 
     @classmethod
-    def under(cls, limits: Limits, now: float) -> "Pace":
-        """Return a pace a little below what the relay has announced."""
-        burst = max(float(limits.request_burst) - 2, 1.0)
-        return cls(limits.requests_per_second * 0.9, burst, burst, now)
+    def under(cls, rate: float, burst: float, now: float) -> "Pace":
+        """Return a pace a little below what the relay allows."""
+        burst = max(burst - 2, 1.0)
+        return cls(rate * 0.9, burst, burst, now)
 
     def take(self, now: float) -> float:
         """Count one more request; return how long it has to wait."""
@@ -62,6 +62,24 @@ class Pace(msgspec.Struct):
         self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - 1
         self.at = now
         return max(0.0, -self.tokens / self.rate)
+
+
+class Paces:
+    """What a relay has announced, for requests and for control mail, which does not count as a request."""
+
+    def __init__(self) -> None:
+        self._requests = self._receipts = Pace()
+
+    def announced(self, limits: Limits, now: float) -> None:
+        """Keep under *limits* from *now* on."""
+        rate, burst, factor = limits.requests_per_second, float(limits.request_burst), RECEIPTS_FACTOR
+        self._requests = Pace.under(rate, burst, now)
+        self._receipts = Pace.under(factor * rate, factor * burst, now)
+
+    def take(self, frame: ClientFrame, now: float) -> float:
+        """Count *frame*; return how long it has to wait."""
+        is_receipt = isinstance(frame, Post) and frame.mail_class == MailClass.CONTROL
+        return (self._receipts if is_receipt else self._requests).take(now)
 
 
 def refusal(frame: Refused | Bye) -> AimessageError:

@@ -124,7 +124,6 @@ class Bounds:
     lookup_seconds: float = 60.0
     registration_seconds: float = 600.0
     counted_keys: int = 20_000  # addresses or names that one limit remembers; the longest unseen goes first
-    receipts_factor: float = 4.0  # receipts cost no requests, but come at most so many times as fast as these
     known_names: int = 100_000
     acquaintances: int = 100_000
     append_batch: int = 1_024
