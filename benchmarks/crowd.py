@@ -40,22 +40,18 @@ async def send(peer: Peer, to: str, load: Load) -> None:
                 )
             )
             under_way += _BATCH
-        await peer._receive()
-        for frame in peer.frames:
+        for frame in await peer.arrived():
             if isinstance(frame, Refused):
                 raise SystemExit(f"refused: {frame.code}")
             if isinstance(frame, Accepted):
                 under_way -= 1
                 load.accepted += 1
-        peer.frames.clear()
 
 
 async def receive(peer: Peer, load: Load) -> None:
     """Acknowledge what is delivered, one frame for all that came together."""
     while True:
-        await peer._receive()
-        acks = [frame for frame in peer.frames if isinstance(frame, Deliver)]
-        peer.frames.clear()
+        acks = [frame for frame in await peer.arrived() if isinstance(frame, Deliver)]
         if acks:
             peer.send(Acknowledge(acks[0].subscription, [Ack(each.position, each.message_id) for each in acks]))
             load.delivered += len(acks)

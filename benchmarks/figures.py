@@ -71,7 +71,7 @@ def collect(samples: Iterable[Sample]) -> list[Figure]:
                 medians[name] / floor if floor else None,
                 first.bar,
                 first.of_floor,
-            )  # fmt: skip
+            )
         )
     return figures
 

@@ -3,10 +3,9 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aimessage.crypto.random import system_entropy
@@ -28,48 +27,9 @@ from aimessage.wire.frames import (
     UserRow,
     Users,
 )
+from aimessage.wire.limits import Limits
 from support.relay import HOST, Peer, get, running_relay
-
-OTHER = "127.0.0.2"
-UPGRADE = (
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
-
-
-@asynccontextmanager
-async def dialled(
-    url: str, source: str = HOST, request: bytes = b""
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(HOST, int(url.rsplit(":", 1)[1]), local_addr=(source, 0))
-    try:
-        writer.write(request)
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def status_of(url: str, source: str = HOST, request: bytes = b"") -> int:
-    async with dialled(url, source, request or get("/nothing")) as (reader, _), asyncio.timeout(10):
-        return int((await reader.readline()).split(b" ")[1])
-
-
-async def until_status(url: str, wanted: int, request: bytes = b"") -> None:
-    async with asyncio.timeout(10):
-        while await status_of(url, request=request) != wanted:  # noqa: ASYNC110  # the condition is the relay's
-            await asyncio.sleep(0.02)
-
-
-async def over(reader: asyncio.StreamReader) -> None:
-    """Wait until the relay has ended the connection."""
-    try:
-        async with asyncio.timeout(10):
-            while await reader.read(1 << 16):
-                pass
-    except ConnectionError:
-        pass
+from support.sockets import OTHER, UPGRADE, dialled, over, status_of, until_status
 
 
 def post(peer: Peer, to: str, control: int = 0, sealed: bytes = b"sealed") -> Post:
@@ -255,3 +215,83 @@ async def test_at_256_descriptors_a_flood_neither_ends_nor_cripples_the_relay(tm
     finally:
         relay.terminate()
         await relay.wait()
+
+
+async def test_above_the_look_up_limit_known_unknown_and_offline_names_are_answered_alike(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, lookups="2") as url, Peer(url, "alice") as alice, Peer(url, "online") as online:
+        await online.register()
+        async with Peer(url, "friend") as friend, Peer(url, "offline") as offline:
+            await friend.register()
+            await offline.register()
+        await alice.register()
+        friendly = [await answer_to(alice, "friend")]
+        spent = [await answer_to(alice, name) for name in ("nobody-1", "nobody-2")]
+        names = ("online", "offline", "nobody-1", "nobody-3")
+        alike = [await answer_to(alice, name) for name in names]
+        alice.send(*(FetchBundle(alice.next_id(), name) for name in names))
+        alike += [await alice.expect(Refused) for _ in names]
+        friendly.append(await answer_to(alice, "friend"))
+        delivered = await mail_of(online)
+
+    assert [type(answer) for answer in friendly] == [Accepted, Accepted]
+    assert [getattr(answer, "code", "") for answer in spent] == ["recipient_unknown"] * 2
+    assert {(type(answer), getattr(answer, "code", ""), getattr(answer, "message", "")) for answer in alike} == {
+        (Refused, "rate_limited", "too many look-ups by this identity")
+    }
+    assert delivered == 0
+
+
+async def test_in_one_lot_a_known_name_behind_the_limit_is_answered_like_an_unknown_one(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, lookups="1") as url, Peer(url, "alice") as alice:
+        async with Peer(url, "bobby") as bobby:
+            await bobby.register()
+        await alice.register()
+        names = ("nobody-1", "bobby", "nobody-2", "bobby")
+        alice.send(*(post(alice, name) for name in names))
+        answers: list[Accepted | Refused] = [await alice.expect(Accepted, Refused) for _ in names]
+        answers.sort(key=lambda answer: answer.id)
+
+    assert [getattr(answer, "code", "") for answer in answers] == ["recipient_unknown", *["rate_limited"] * 3]
+
+
+async def answer_to(peer: Peer, name: str) -> Accepted | Refused:
+    peer.send(post(peer, name))
+    return await peer.expect(Accepted, Refused)
+
+
+async def mail_of(peer: Peer) -> int:
+    answer = await peer.subscribe()
+    assert isinstance(answer, Subscribed)
+    return answer.waiting
+
+
+async def test_sizes_are_what_the_operator_has_set_and_are_announced(tmp_path: Path) -> None:
+    flags = {"body_bytes": "2048", "message_bytes": "131072", "message_frames": "2"}
+    async with running_relay(tmp_path, **flags) as url, Peer(url, "alice") as alice:
+        limits = alice.welcome.limits
+        await alice.register()
+        answers = []
+        for size in (limits.sealed_bytes, limits.sealed_bytes + 1):
+            alice.send(post(alice, "alice", sealed=bytes(size)))
+            answers.append(await alice.expect(Accepted, Refused))
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(2)))
+        assert [await alice.expect(Users) for _ in range(2)]
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(3)))
+        await alice.ended()
+        async with Peer(url, "alice", alice.secret) as again:
+            await again.login()
+            again.raw(bytes(limits.message_bytes + 1))
+            await again.ended()
+
+    assert (limits.sealed_bytes, limits.message_bytes, limits.frames_per_message) == (2048 + 8192, 131072, 2)
+    assert [getattr(answer, "code", "") for answer in answers] == ["", "too_large"]
+    assert (alice.close_code, again.close_code) == (1008, 1009)
+
+
+async def test_sizes_that_are_switched_off_are_the_protocols_own(tmp_path: Path) -> None:
+    off = {"body_bytes": "0", "message_bytes": "0", "message_frames": "0"}
+    async with running_relay(tmp_path, **off) as url, Peer(url, "alice") as alice:
+        assert alice.welcome.limits == msgspec.structs.replace(Limits(), requests_per_second=0.0, request_burst=1)
+        await alice.register()
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(256)))
+        assert len([await alice.expect(Users) for _ in range(256)]) == 256

@@ -187,8 +187,7 @@ class IslandLink:
             self._lose()
         return answer
 
-    @property
-    def room(self) -> int:
+    def room(self, *, receipts: bool = False) -> int:
         """Several at once, so that a lot can be lost in its middle."""
         return 3
 
@@ -196,8 +195,6 @@ class IslandLink:
         self,
         builds: Sequence[Callable[[int], Any]],
         answer: type[Any],
-        *,
-        counted: bool = True,
     ) -> list[Any]:
         """Answer one after the other; what follows a loss is lost."""
         results: list[object] = []

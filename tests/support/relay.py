@@ -67,8 +67,9 @@ class _Wire(WSListener):
 class Peer:
     """One agent's link, frame by frame."""
 
-    def __init__(self, url: str, name: str, secret: bytes | None = None) -> None:
+    def __init__(self, url: str, name: str, secret: bytes | None = None, *, source: str = HOST) -> None:
         self.url = url
+        self.source = source
         self.name = name
         self.secret = secret or system_entropy(32)
         self.vault_id = VaultId(system_entropy(16))
@@ -78,7 +79,7 @@ class Peer:
         self._next_id = 0
 
     async def __aenter__(self) -> Self:
-        self.transport, self.wire = await ws_connect(_Wire, self.url, use_aiofastnet=False)
+        self.transport, self.wire = await ws_connect(_Wire, self.url, use_aiofastnet=False, local_addr=(self.source, 0))
         self.welcome = await self.expect(Welcome)
         address = Address(RelayId(self.welcome.relay_id), Username(self.name))
         self.account: Account = open_account(Token(SecretBytes(self.secret)), address)
@@ -121,14 +122,14 @@ class Peer:
         for message in self.link.data_to_send():
             self.raw(message)
 
-    async def register(self, host: str = HOST) -> Proved | Refused:
+    async def register(self, host: str = HOST, *, invite: str = "") -> Proved | Refused:
         """Register this name and return the relay's verdict."""
         nonce = system_entropy(32)
         signature = prove_registration(
             self.account, host, relay_nonce=self.welcome.nonce, client_nonce=nonce, vault_id=self.vault_id
         )
         bundle = self.bundle().encode()
-        self.link.prove(Register(self.name, host, nonce, self.vault_id, signature, bundle))
+        self.link.prove(Register(self.name, host, nonce, self.vault_id, signature, bundle, invite))
         self.flush()
         return await self.expect(Proved, Refused)
 
@@ -158,6 +159,12 @@ class Peer:
                         return frame
                 assert not self.over, f"the link ended before {kinds}"
                 await self._receive()
+
+    async def arrived(self) -> list[RelayFrame]:
+        """Return what has come, waiting for the next message; nothing if the link is over."""
+        await self._receive()
+        frames, self.frames = self.frames, []
+        return frames
 
     async def ended(self) -> None:
         """Wait until the relay has closed the link."""

@@ -35,7 +35,7 @@ async def work_off(here: Here, link: OpenLink, recipient: Username, *, patient: 
             _drop(here, recipient, error)
             raise
         for mail_class in (MailClass.CONTROL, MailClass.MESSAGE):  # a full mailbox stops messages, not receipts
-            while rows := take_sealed(here, recipient, mail_class, link.room):
+            while rows := take_sealed(here, recipient, mail_class, link.room(receipts=mail_class == MailClass.CONTROL)):
                 await _post(here, link, recipient, rows)
 
 
@@ -66,8 +66,7 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
             request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed
         )
 
-    counted = rows[0].mail_class != MailClass.CONTROL
-    answers = await link.request_all([post(row) for row in rows], Accepted, counted=counted)
+    answers = await link.request_all([post(row) for row in rows], Accepted)
     open_errors = [each for each in answers if isinstance(each, AimessageError) and (each.retryable or link.is_lost)]
     # A power cut may undo this: then they go out again under the same ids, and the relay knows them.
     with here.vault.transaction(lasting=False) as vault:

@@ -14,8 +14,8 @@ from aimessage.errors import (
     RemoteProtocolError,
     error_from_code,
 )
-from aimessage.wire.frames import Bye, ClientFrame, Post, Refused, RelayFrame
-from aimessage.wire.limits import Limits
+from aimessage.wire.frames import Bye, ClientFrame, MailClass, Post, Refused, RelayFrame
+from aimessage.wire.limits import RECEIPTS_FACTOR, Limits
 
 __all__ = [
     "GREETING_SECONDS",
@@ -23,6 +23,7 @@ __all__ = [
     "SUBPROTOCOL",
     "OpenLink",
     "Pace",
+    "Paces",
     "judge",
     "lots",
     "refusal",
@@ -56,17 +57,16 @@ class OpenLink(Protocol):
         """
         ...
 
-    @property
-    def room(self) -> int:
-        """How many requests may go now without waiting for the relay's pace; at least one."""
+    def room(self, *, receipts: bool = False) -> int:
+        """Return how many requests (or *receipts*) may go now without waiting for the relay's pace; at least one."""
         ...
 
     async def request_all(
-        self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT], *, counted: bool = True
+        self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT]
     ) -> list[_AnswerT | AimessageError]:
         """Send several requests at once and return what came of each, in order: its answer, or its error.
 
-        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent.
+        Raises LinkLost: nothing was sent.
         """
         ...
 
@@ -76,7 +76,7 @@ class OpenLink(Protocol):
 
 
 class Pace(msgspec.Struct):
-    """Keeps requests under the announced rate, so that nothing runs into a refusal; times in seconds."""
+    """Keeps one kind of request under its rate, so that nothing runs into a refusal; times in seconds."""
 
     rate: float = 0.0
     burst: float = 1.0
@@ -84,10 +84,10 @@ class Pace(msgspec.Struct):
     at: float = 0.0
 
     @classmethod
-    def under(cls, limits: Limits, now: float) -> "Pace":
-        """Return a pace a little below what the relay has announced."""
-        burst = max(float(limits.request_burst) - 2, 1.0)
-        return cls(limits.requests_per_second * 0.9, burst, burst, now)
+    def under(cls, rate: float, burst: float, now: float) -> "Pace":
+        """Return a pace a little below what the relay allows."""
+        burst = max(burst - 2, 1.0)
+        return cls(rate * 0.9, burst, burst, now)
 
     def take(self, now: float, count: int = 1) -> float:
         """Count *count* more requests; return how long they have to wait."""
@@ -123,6 +123,31 @@ def judge(frame: RelayFrame, answer: type[_AnswerT]) -> _AnswerT | AimessageErro
     if isinstance(frame, Refused):
         return refusal(frame)
     return frame if isinstance(frame, answer) else RemoteProtocolError("the relay gave an answer of another kind")
+
+
+class Paces:
+    """What a relay has announced, for requests and for control mail, which does not count as a request."""
+
+    def __init__(self) -> None:
+        self._requests = self._receipts = Pace()
+
+    def announced(self, limits: Limits, now: float) -> None:
+        """Keep under *limits* from *now* on."""
+        rate, burst, factor = limits.requests_per_second, float(limits.request_burst), RECEIPTS_FACTOR
+        self._requests = Pace.under(rate, burst, now)
+        self._receipts = Pace.under(factor * rate, factor * burst, now)
+
+    def take(self, frames: Sequence[ClientFrame], now: float) -> float:
+        """Count *frames*; return how long they have to wait."""
+        receipts = sum(isinstance(frame, Post) and frame.mail_class == MailClass.CONTROL for frame in frames)
+        requests = len(frames) - receipts
+        waits = (self._receipts.take(now, receipts) if receipts else 0.0,
+                 self._requests.take(now, requests) if requests else 0.0)  # fmt: skip
+        return max(waits)
+
+    def room(self, now: float, *, receipts: bool) -> int:
+        """Return how many requests, or *receipts*, need not wait; at least one."""
+        return (self._receipts if receipts else self._requests).room(now)
 
 
 def refusal(frame: Refused | Bye) -> AimessageError:

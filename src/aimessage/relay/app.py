@@ -19,6 +19,7 @@ from aimessage.errors import AimessageError, InvalidInput, StoreDamaged
 from aimessage.relay.asking import ASKING
 from aimessage.relay.config import SETTINGS, RelayConfig, defaults_file
 from aimessage.relay.faults import behind
+from aimessage.relay.inviting import INVITING
 from aimessage.relay.log import complain, configure_logs, event_log
 from aimessage.relay.operate import COMMANDS, exit_code, load_or_exit
 from aimessage.relay.probe import PROBE
@@ -52,7 +53,7 @@ def _command(context: click.Context, /, **flags: str | None) -> None:
     context.obj = flags
     if context.invoked_subcommand is None:
         config = load_or_exit(flags)
-        configure_logs(config.log_format)
+        configure_logs(config.log_format, config.log_level)
         sys.exit(_run(config))
 
 
@@ -75,6 +76,9 @@ def _show(flags: dict[str, str | None]) -> None:
                 "db_path": str(config.db_path),
                 "store": config.store,
                 "log_format": config.log_format,
+                "log_level": config.log_level,
+                "registration": config.registration,
+                "metrics": config.metrics,
                 "rate_global": config.rate_global,
                 "rate_connection": config.rate_connection,
                 "mailbox_messages": quotas.messages,
@@ -86,6 +90,8 @@ def _show(flags: dict[str, str | None]) -> None:
                 "tls_key": str(config.tls_key) if config.tls_key else None,
                 "trusted_proxy": [str(network) for network in config.trusted_proxies],
                 **asdict(config.limits),
+                "connections": config.limits.connection_bound(),
+                "connections_automatic": config.limits.connections is None,
             },
             indent=2,
         )
@@ -171,7 +177,7 @@ def _banner(config: RelayConfig, port: int) -> None:
     sys.stdout.flush()
 
 
-for command in (*COMMANDS, *ASKING, PROBE):
+for command in (*COMMANDS, *ASKING, *INVITING, PROBE):
     _command.add_command(command)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from aimessage.errors import ConfigInvalid
-from aimessage.relay.limits import LIMITS, RelayLimits
+from aimessage.relay.limits import LIMITS, RANGES, RelayLimits
+from aimessage.relay.log import LEVELS
 from aimessage.stores.ports import Quotas
 
 __all__ = ["SETTINGS", "RelayConfig", "Setting", "defaults_file", "load_config", "plain_host"]
@@ -24,6 +25,9 @@ class RelayConfig:
     db_path: Path
     store: str
     log_format: str
+    log_level: str
+    registration: str
+    metrics: str
     rate_global: float
     rate_connection: float
     quotas: Quotas
@@ -126,16 +130,31 @@ def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part.strip(), strict=False) for part in raw.split(",") if part.strip())
 
 
+def _within(name: str) -> Callable[[str], int]:
+    least, most = RANGES[name]
+
+    def parse(raw: str) -> int:
+        value = int(raw)
+        if value and not least <= value <= most:
+            raise ValueError
+        return value
+
+    return parse
+
+
 def _whole_or_auto(raw: str) -> int | None:
     return None if raw == "auto" else _whole(raw)
 
 
+REGISTRATIONS = ("open", "invite", "closed")
 _FILE_BYTES = 64 << 10
 _T = TypeVar("_T")
 _DEFAULT = Quotas()
 
 _LIMIT_PARSERS: dict[str, Callable[[str], object]] = {
     "rate_probes": _rate,
+    "rate_metrics": _rate,
+    **{name: _within(name) for name in RANGES},
     "connections": _whole_or_auto,
     "connections_per_address": _whole,
     "unauthenticated": _whole,
@@ -153,6 +172,13 @@ SETTINGS = (
     Setting("db_path", "DB_PATH", "./data", _text, "directory of the durable store"),
     Setting("store", "STORE", "rocksdb", _one_of("rocksdb", "memory"), "rocksdb or memory"),
     Setting("log_format", "LOG_FORMAT", "console", _one_of("console", "json"), "console or json"),
+    Setting(
+        "registration", "REGISTRATION", "open", _one_of(*REGISTRATIONS), "who may register: open, invite or closed"
+    ),
+    Setting(
+        "log_level", "LOG_LEVEL", "info", _one_of(*LEVELS), "the least that is logged: debug, info, warning, error"
+    ),
+    Setting("metrics", "METRICS", "private", _one_of("private", "public", "off"), "who may read /metrics"),
     Setting("rate_global", "RATE_LIMIT_GLOBAL", "100", _rate, "handshakes, HTTP requests, registrations a second"),
     Setting("rate_connection", "RATE_LIMIT_CONNECTION", "10", _rate, "requests a second on one connection"),
     Setting("mailbox_messages", "MAILBOX_MESSAGES", str(_DEFAULT.messages), _whole, "messages a mailbox holds"),
@@ -193,6 +219,9 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
         db_path=Path(str(values["db_path"])),
         store=str(values["store"]),
         log_format=str(values["log_format"]),
+        log_level=str(values["log_level"]),
+        registration=str(values["registration"]),
+        metrics=str(values["metrics"]),
         rate_global=_as(float, values["rate_global"]),
         rate_connection=_as(float, values["rate_connection"]),
         quotas=Quotas(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from aimessage.clock import milliseconds
-from aimessage.errors import AimessageError, RecipientUnknown, RelayUnavailable, RemoteProtocolError, StoreDamaged
+from aimessage.errors import AimessageError, RelayUnavailable, RemoteProtocolError, StoreDamaged
 from aimessage.relay.desk import Desk
 from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
-from aimessage.relay.log import event_log
+from aimessage.relay.lobby import Guest
+from aimessage.relay.log import event_log, speaking_of
 from aimessage.relay.order import Order
 from aimessage.relay.outflow import Outflow
 from aimessage.relay.transport import Socket
@@ -31,7 +32,7 @@ from aimessage.wire.frames import (
     Subscribe,
     Subscribed,
 )
-from aimessage.wire.limits import FRAMES_PER_MESSAGE
+from aimessage.wire.limits import FRAMES_PER_MESSAGE, RECEIPTS_FACTOR
 from aimessage.wire.link import LinkFailed, RelayLink, State
 
 __all__ = ["Connection"]
@@ -44,14 +45,14 @@ _Event = ClientFrame | UnknownFrame | LinkFailed
 class Connection:
     """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
 
-    def __init__(self, desk: Desk, address: str) -> None:
-        self.address = address
+    def __init__(self, desk: Desk, guest: Guest) -> None:
+        self.guest = guest
         self._desk = desk
         self._metrics = desk.metrics
-        self._link = RelayLink()
+        self._link = RelayLink(desk.config.limits.message_frames or FRAMES_PER_MESSAGE)
         self._socket: Socket | None = None
         self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
-        self._receipts = LinkBucket(BOUNDS.receipts_factor * desk.config.rate_connection, desk.clock)
+        self._receipts = LinkBucket(RECEIPTS_FACTOR * desk.config.rate_connection, desk.clock)
         self._pings = LinkBucket(10.0, desk.clock)
         self._order = Order(desk.clock)
         self._inbox: deque[_Event] = deque()
@@ -67,6 +68,7 @@ class Connection:
     def opened(self, socket: Socket) -> None:
         """The handshake is done: greet, and start our task."""
         self._socket = socket
+        self.guest.cut = self._make_room
         welcome = self._desk.welcome(self._challenge)
         self._metrics.sent([welcome])
         self._link.greet(welcome)
@@ -120,18 +122,25 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
 
+    def _make_room(self) -> None:
+        """Go before the login, for somebody whose address has fewer sockets here."""
+        self.say_bye("relay_unavailable", "too many connections that are not logged in", 1.0)
+
     # The task.
 
     async def run(self) -> None:
         """Log in, then answer requests until the socket is gone. The boundary: no error of one link leaves it."""
+        speaking_of(self.guest.id)
         self._desk.arrived(self)
         try:
             account = await self._login()
             if account is not None:
+                event_log().debug("logged in")
                 await self._serve(account)
         except Exception as error:  # noqa: BLE001  # the boundary: our bug, for the log
             self._told(error)
         finally:
+            event_log().debug("link over")
             self._desk.left(self)
 
     def _told(self, error: Exception) -> None:
@@ -147,19 +156,21 @@ class Connection:
 
     async def _login(self) -> Registered | None:
         try:
-            async with asyncio.timeout(self._desk.config.limits.login_seconds or None):
+            async with asyncio.timeout_at(self.guest.deadline):
                 proof = await self._next()
                 if not isinstance(proof, Prove | Register):
                     self._fail(proof)
                     return None
-                account = await self._desk.authenticate(proof, self._challenge, self.address)
+                account = await self._desk.authenticate(proof, self._challenge, self.guest.address)
         except TimeoutError:
             self._metrics.limit("login_time")
+            event_log().debug("login refused", code="timed_out")
             self.say_bye("timed_out", "the proof did not come in time")
             return None
         except StoreDamaged:
             raise
         except AimessageError as error:
+            event_log().debug("login refused", code=error.code)
             refused = _refused(0, error)
             self._metrics.sent([refused])
             self._link.reject(refused)
@@ -213,7 +224,7 @@ class Connection:
         allowed = self._within_rate(events)
         if kind is Post:
             posts = [event for event in allowed if isinstance(event, Post)]
-            answers = self._counted(owner, await self._desk.delivery.post(owner, posts, self._order))
+            answers = await self._desk.delivery.post(owner, posts, self._order)
             self._metrics.posted(answers)
             self.push(answers)
             return True
@@ -234,18 +245,6 @@ class Connection:
             raise
         except AimessageError as error:
             return _refused(getattr(event, "id", 0), error)
-
-    def _counted(self, owner: Username, answers: Sequence[RelayFrame]) -> list[RelayFrame]:
-        """A post also tells whether there is such a name: a refused one counts as a look-up."""
-        counted: list[RelayFrame] = []
-        for answer in answers:
-            unknown = answer if isinstance(answer, Refused) and answer.code == RecipientUnknown.code else None
-            if unknown and (wait := self._desk.gate.lookups.take(owner)):
-                self._metrics.limit("lookups")
-                counted.append(Refused(unknown.id, "rate_limited", "too many look-ups by this identity", wait))
-            else:
-                counted.append(answer)
-        return counted
 
     def _bucket_of(self, event: _Event) -> LinkBucket:
         is_receipt = isinstance(event, Post) and event.mail_class == MailClass.CONTROL
@@ -327,6 +326,8 @@ class Connection:
 
     def _fail(self, event: _Event | None) -> None:
         reason = event.reason if isinstance(event, LinkFailed) else RemoteProtocolError.code
+        if event is not None:
+            event_log().debug("link refused", reason=reason)
         if self._socket is not None:
             self._socket.close(_PROTOCOL_ERROR, reason)
 

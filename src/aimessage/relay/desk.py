@@ -15,6 +15,7 @@ from aimessage.relay.delivery import Delivery
 from aimessage.relay.directory import DirectoryDesk
 from aimessage.relay.hub import Hub, Neighbour
 from aimessage.relay.limits import Gate
+from aimessage.relay.lobby import Guest
 from aimessage.relay.metrics import Metrics
 from aimessage.stores.ports import Mailboxes, Refusal, Registered, Standing, Store
 from aimessage.types import Username, VaultId
@@ -38,7 +39,7 @@ from aimessage.wire.frames import (
     Subscribed,
     Welcome,
 )
-from aimessage.wire.limits import Limits
+from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, FRAMES_PER_MESSAGE, Limits
 from aimessage.wire.link import LinkFailed
 
 __all__ = ["Desk", "Link", "Owner"]
@@ -51,7 +52,7 @@ _SHUT_OUT = "the operator of this relay has shut this account out"
 class Link(Neighbour, Protocol):
     """A connection, as the service counts it."""
 
-    address: str
+    guest: Guest
 
 
 class Owner(Protocol):
@@ -84,11 +85,11 @@ class Desk:
         self.clock = clock
         self.hub = Hub()
         self.gate = Gate(config.rate_global, config.limits, clock)
-        self.delivery = Delivery(store, self.hub, clock)
-        self._store = store
-        self._entropy = entropy
-        self._auth = Authenticator(config, store, clock)
         self.metrics = owner.metrics
+        self.delivery = Delivery(store, self.hub, clock, self.gate, self.metrics)
+        self._store = store
+        self.entropy = entropy
+        self._auth = Authenticator(config, store, clock)
         self._directory = DirectoryDesk(store, self.hub, owner.metrics, self.gate)
         self.own = owner.own
         self.arrived = owner.arrived
@@ -107,15 +108,19 @@ class Desk:
 
     def challenge(self) -> Challenge:
         """Return a fresh nonce."""
-        return Challenge(self._entropy(_NONCE_BYTES), self.clock.monotonic())
+        return Challenge(self.entropy(_NONCE_BYTES), self.clock.monotonic())
 
     def welcome(self, challenge: Challenge) -> Welcome:
         """Return the first frame of a link."""
         rate = self.config.rate_connection
+        bounds = self.config.limits
         limits = Limits(
+            message_bytes=bounds.message_bytes or ANNOUNCED_MESSAGE_BYTES,
+            frames_per_message=bounds.message_frames or FRAMES_PER_MESSAGE,
+            sealed_bytes=bounds.sealed_bytes,
             requests_per_second=rate,
             request_burst=max(1, int(2 * rate)),
-            heartbeat_seconds=ceil(self.config.limits.heartbeat_seconds) or 45,
+            heartbeat_seconds=ceil(bounds.heartbeat_seconds) or 45,
             message_ttl_seconds=self.config.quotas.message_ttl_ms // 1000,
         )
         now = milliseconds(self.clock.now())

@@ -10,8 +10,10 @@ from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 from aimessage.clock import Clock
+from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, FRAMES_PER_MESSAGE, SEALED_BYTES
 
 __all__ = [
+    "Acquaintances",
     "BOUNDS",
     "Bounds",
     "FairWindow",
@@ -19,11 +21,17 @@ __all__ = [
     "LIMITS",
     "Limit",
     "LinkBucket",
+    "RANGES",
     "RelayLimits",
     "Windows",
     "block_of",
 ]
 
+_BODY = 64 << 10
+_MESSAGE = ANNOUNCED_MESSAGE_BYTES
+_LEAST = 128 << 10  # fifty one-time pairs, which agents stock in one frame, need most of it
+RANGES = {"body_bytes": (1024, _BODY), "message_bytes": (_LEAST, _MESSAGE), "message_frames": (1, FRAMES_PER_MESSAGE)}
+"""What rows can be set to, beside 0, where the protocol has a bound of its own."""
 _DESCRIPTORS_IN_RESERVE = 96  # for the store's files, the listening sockets and the operator's door
 
 
@@ -39,17 +47,28 @@ class Limit:
 
 LIMITS = (
     Limit("rate_probes", "RATE_LIMIT_PROBES", "200", "requests a second for /health and /ready together"),
+    Limit("rate_metrics", "RATE_LIMIT_METRICS", "10", "requests a second for /metrics"),
+    Limit("body_bytes", "BODY_BYTES", str(_BODY), f"bytes of one message's padded text, 1024 to {_BODY}"),
+    Limit(
+        "message_bytes", "WEBSOCKET_MESSAGE_BYTES", str(_MESSAGE), f"bytes of one WebSocket message, {_LEAST} or more"
+    ),
+    Limit("message_frames", "WEBSOCKET_FRAMES", str(FRAMES_PER_MESSAGE), "requests in one WebSocket message"),
     Limit("connections", "MAX_CONNECTIONS", "auto", "connections in all; auto: the descriptor limit less a reserve"),
     Limit("connections_per_address", "MAX_CONNECTIONS_PER_ADDRESS", "256", "connections of one address"),
-    Limit("unauthenticated", "MAX_UNAUTHENTICATED", "100", "sockets that are not logged in"),
-    Limit("login_seconds", "LOGIN_SECONDS", "10", "seconds for the handshake, and for the login behind it"),
+    Limit("unauthenticated", "MAX_UNAUTHENTICATED", "100", "sockets that are not logged in, TLS handshakes included"),
+    Limit(
+        "login_seconds",
+        "LOGIN_SECONDS",
+        "10",
+        "seconds from the accept to the login, all handshakes included",
+    ),
     Limit("heartbeat_seconds", "HEARTBEAT_SECONDS", "45", "seconds until a silent peer is cut off"),
     Limit("stall_seconds", "STALL_SECONDS", "20", "seconds that a peer may leave our write buffer full"),
     Limit("lookups", "LOOKUPS_PER_MINUTE", "60", "bundle look-ups and unknown recipients a minute of one identity"),
     Limit("pairs", "PAIRS_PER_10_MINUTES", "6", "one-time pairs served of one identity in 10 minutes"),
     Limit("registrations", "REGISTRATIONS_PER_10_MINUTES", "30", "registrations in 10 minutes from one address"),
 )
-"""Each can be set to 0, which switches it off."""
+"""Each can be set to 0, which switches it off; of body, message and frames the protocol's own bound is left then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +76,10 @@ class RelayLimits:
     """What the rows are set to; 0 for no limit, `connections` None for the descriptor limit less a reserve."""
 
     rate_probes: float
+    rate_metrics: float
+    body_bytes: int
+    message_bytes: int
+    message_frames: int
     connections: int | None
     connections_per_address: int
     unauthenticated: int
@@ -66,6 +89,11 @@ class RelayLimits:
     lookups: int
     pairs: int
     registrations: int
+
+    @property
+    def sealed_bytes(self) -> int:
+        """How many bytes a sealed message may have: its text, header and tag."""
+        return SEALED_BYTES - _BODY + (self.body_bytes or _BODY)
 
     def connection_bound(self) -> int:
         """Return how many connections there may be in all, 0 for any number."""
@@ -96,9 +124,8 @@ class Bounds:
     lookup_seconds: float = 60.0
     registration_seconds: float = 600.0
     counted_keys: int = 20_000  # addresses or names that one limit remembers; the longest unseen goes first
-    receipts_factor: float = 4.0  # receipts cost no requests, but come at most so many times as fast as these
-    metrics_per_second: float = 10.0  # pages of /metrics, each of which costs about a millisecond
     known_names: int = 100_000
+    acquaintances: int = 100_000
     append_batch: int = 1_024
     expiry_batch: int = 1_000
     expiry_seconds: float = 30.0
@@ -158,6 +185,18 @@ class Windows:
         self._clock = clock
         self._keys: OrderedDict[str, deque[list[int]]] = OrderedDict()  # of each: [grain, events in it]
 
+    def wait(self, key: str) -> float:
+        """Return 0.0 if one more event is within the limit, else the seconds until it would be; count nothing."""
+        events = self._keys.get(key)
+        if not self._limit or events is None:
+            return 0.0
+        grain = int(self._clock.monotonic() / self._grain)
+        while events and events[0][0] < grain - 20:
+            events.popleft()
+        if sum(count for _, count in events) >= self._limit:
+            return (events[0][0] + 21) * self._grain - self._clock.monotonic()
+        return 0.0
+
     def take(self, key: str) -> float:
         """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
         if not self._limit:
@@ -165,10 +204,8 @@ class Windows:
         grain = int(self._clock.monotonic() / self._grain)
         events = self._keys.setdefault(key, deque())
         self._keys.move_to_end(key)
-        while events and events[0][0] < grain - 20:
-            events.popleft()
-        if sum(count for _, count in events) >= self._limit:
-            return (events[0][0] + 21) * self._grain - self._clock.monotonic()
+        if wait := self.wait(key):
+            return wait
         if events and events[-1][0] == grain:
             events[-1][1] += 1
         else:
@@ -227,12 +264,36 @@ class FairWindow:
                         del counted[address]
 
 
+class Acquaintances:
+    """Whom an identity has been told about: writing to them, or looking them up, tells it nothing new.
+
+    The pair that was not met for longest is forgotten first.
+    """
+
+    def __init__(self) -> None:
+        self._met: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def meet(self, who: str, whom: str) -> None:
+        """*who* knows now that there is *whom*."""
+        self._met[who, whom] = None
+        self._met.move_to_end((who, whom))
+        if len(self._met) > BOUNDS.acquaintances:
+            self._met.popitem(last=False)
+
+    def knows(self, who: str, whom: str) -> bool:
+        """Return whether *who* knew that."""
+        return (who, whom) in self._met
+
+
 class Gate:
     """What one relay counts against its limits, apart from sockets and the rate of each link."""
 
     def __init__(self, rate_global: float, limits: RelayLimits, clock: Clock) -> None:
+        self.sealed_bytes = limits.sealed_bytes
         self.requests = FairWindow(rate_global, clock)
         self.probes = FairWindow(limits.rate_probes, clock)
+        self.pages = FairWindow(limits.rate_metrics, clock)
         self.lookups = Windows(limits.lookups, BOUNDS.lookup_seconds, clock)
+        self.acquaintances = Acquaintances()
         self.pairs = Windows(limits.pairs, BOUNDS.pairs_seconds, clock)
         self.registrations = Windows(limits.registrations, BOUNDS.registration_seconds, clock)
