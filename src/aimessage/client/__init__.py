@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from aimessage.client.letter import Letter
     from aimessage.client.message import Message
     from aimessage.client.profile import Profile, load_profile
-    from aimessage.e2ee.text import decode_text, fold, require_clean
+    from aimessage.client.reading import InboxPage, Slice
+    from aimessage.e2ee.text import decode_text, fold, needed_joiners, require_clean
 
 __all__ = [
-    "Agent", "Entry", "Fate", "Letter", "Message", "Profile", "Sent", "Settings", "UserPresence", "connect",
-    "decode_text", "fold", "load_profile", "load_settings", "register", "require_clean", "restore", "token_text",
+    "Agent", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings", "Slice", "UserPresence",
+    "connect", "decode_text", "fold", "load_profile", "load_settings", "register", "require_clean", "restore",
+    "token_text",
 ]  # fmt: skip
 
 _HOMES = {
@@ -27,6 +29,7 @@ _HOMES = {
     "letter": ("Letter",),
     "message": ("Message",),
     "profile": ("Profile", "load_profile"),
+    "reading": ("InboxPage", "Slice"),
 }
 
 

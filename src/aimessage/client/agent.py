@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import consumers, fates
+from aimessage.client import consumers, fates, reading
 from aimessage.client.account import Here, open_here
 from aimessage.client.changes import Changes
 from aimessage.client.config import Settings, load_settings
@@ -21,6 +21,7 @@ from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
 from aimessage.client.message import Message
 from aimessage.client.profile import Profile, load_profile
+from aimessage.client.reading import Budget, InboxPage, Query, Slice
 from aimessage.client.receiver import Need, Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
@@ -224,7 +225,6 @@ class Agent:
         """Send one message and return the answer to it; no other consumer of this agent gets that answer.
 
         With *keep* the caller says itself, by `shown`, that it has shown it: if it ends before, the answer comes again.
-
         Raises what `send` does; TimedOut with the id: no answer came in time.
         """
         limit = _delta(timeout)
@@ -356,6 +356,51 @@ class Agent:
                 self.shown(messages)  # and nothing awaited after it: who is cancelled now has not been shown them
         return messages
 
+    async def inbox(  # noqa: PLR0913 - a query
+        self,
+        *,
+        limit: int = 20,
+        max_chars: int = reading.PAGE_CHARS,
+        cursor: str | None = None,
+        peek: bool = False,
+        sender: str | None = None,
+        thread: str | None = None,
+        state: str | None = None,
+        cost: Callable[[Message], int] = reading.said_chars,
+        keep: bool = False,
+    ) -> InboxPage:
+        """Take in what the relay holds and return a page of what nobody has been shown, oldest first.
+
+        All of a page costs at most *max_chars*: characters of text, or what *cost* counts; what is cut is `truncated`,
+        and `read` gives it whole. The page counts as shown, unless *peek* (which takes nothing over from another
+        machine) or *keep* (the caller then says so by `shown`). *state*: unread, shown, handled, dead or all.
+
+        Raises what `listen` does; BadValue; Temporary: nothing is here, and the relay cannot be reached.
+        """
+        query, budget = Query(limit, cursor, sender, thread, state), Budget(max_chars, cost)
+        page = await reading.next_page(self._here, self._receiver, query, budget, peek=peek)
+        if not (peek or keep):
+            self.shown(list(page.messages))
+        return page.held_by(self)
+
+    async def read(
+        self,
+        message_id: str,
+        *,
+        max_chars: int | None = None,
+        offset: int = 0,
+        cost: Callable[[Message], int] = reading.said_chars,
+        keep: bool = False,
+    ) -> Slice:
+        """Return a message that is here, from character *offset* on, as far as *max_chars* goes; it counts as shown.
+
+        Raises MessageUnknown; BadValue: not an id, an offset behind the end.
+        """
+        message = reading.slice_of(self._here, message_id, Budget(max_chars or reading.NO_END, cost), offset)
+        if not keep:
+            self.shown([message])
+        return message.held_by(self)
+
     @property
     def trouble(self) -> AimessageError | None:
         """What stands between a running `listen` or `wait` and the relay now; None if nothing does."""
@@ -394,13 +439,9 @@ class Agent:
 
     async def refresh(self, *, timeout: timedelta | float = 5) -> bool:  # noqa: ASYNC109 - best effort
         """Take in what waits at the relay, if this machine is the active one; return whether that was possible."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _delta(timeout).total_seconds()
-        async with self._receiver.receiving(Need.WATCH) as watch:
-            with contextlib.suppress(AimessageError):
-                while not self._receiver.settled and loop.time() < until:
-                    await self._receiver.next(watch, until - loop.time())
-            return self._receiver.settled
+        with contextlib.suppress(AimessageError):
+            await self._receiver.settle(Need.WATCH, _delta(timeout))
+        return self._receiver.settled and self.trouble is None
 
 
 def _receipts(wait_for: str) -> Receipts:
