@@ -10,8 +10,10 @@ from aimessage import __version__
 from aimessage.cli.ask import ask
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
 from aimessage.cli.fates import ack, history, status
+from aimessage.cli.inbox import inbox
 from aimessage.cli.listen import listen
-from aimessage.cli.options import Shared, output_is_json, shared_options
+from aimessage.cli.options import Shared, begin, output_is_json, said_flags, shared_options
+from aimessage.cli.read import read
 from aimessage.cli.register import register
 from aimessage.cli.render import Screen, prepare_streams
 from aimessage.cli.restore import restore
@@ -39,13 +41,13 @@ def cli(_shared: Shared) -> None:
         click.echo(context.get_help())
 
 
-for _command in (register, send, ask, wait, listen, ack, status, history, users, whoami, restore, token):
+for _command in (register, send, ask, wait, listen, inbox, read, ack, status, history, users, whoami, restore, token):
     cli.add_command(_command)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command line and return its exit code; nothing but the process's end gets past here."""
-    screen = Screen(as_json=output_is_json(arguments, environ))
+    begin()
     try:
         code = cli.main(list(arguments), prog_name="aimessage", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
@@ -53,7 +55,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except OutputClosed:
         return _quietly_closed()
     except Exception as problem:  # noqa: BLE001 — the process's own boundary: each failure ends as one sentence
-        return _told(screen, problem, environ)
+        return _told(Screen(output_is_json(arguments, environ), said_flags()), problem, environ)
     return code if isinstance(code, int) else 0
 
 

@@ -9,8 +9,8 @@ import click
 
 from aimessage.cli.inputs import DURATION
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.render import message_line
 from aimessage.cli.running import run_async
+from aimessage.cli.showing import render_option, show_message
 from aimessage.errors import BadValue, TimedOut
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class _Options(TypedDict):
     manual_ack: bool
     command: str | None
     command_timeout: timedelta
+    render: str
 
 
 @click.command(short_help="Print messages as they arrive.")
@@ -43,6 +44,7 @@ class _Options(TypedDict):
     "acknowledges.",
 )
 @click.option("--exec-timeout", "command_timeout", type=DURATION, default=timedelta(minutes=5), metavar="5m")
+@render_option
 @shared_options
 def listen(shared: Shared, **options: Unpack[_Options]) -> None:
     """Print messages as they arrive, those first that waited for us.
@@ -82,9 +84,7 @@ async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> 
             # The stream is closed before the agent is, however this ends: it holds what it has not shown.
             async with asyncio.timeout(limit.total_seconds() if limit is not None else None), aclosing(messages):
                 async for message in messages:
-                    shape = message.as_json()
-                    named = f" (id {message.id})" if options["manual_ack"] else ""
-                    shared.screen.show(shape, message_line(shape) + named)
+                    show_message(shared.screen, message, options["render"], named=options["manual_ack"])
                     if argv is not None and message.type == "message":
                         await _handle(shared, message, argv, options["command_timeout"])
                     shown += 1

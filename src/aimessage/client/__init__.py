@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings", "Slice", "UserPresence",
-    "connect", "decode_text", "fold", "load_profile", "load_settings", "register", "require_clean", "restore",
-    "token_text",
+    "connect", "decode_text", "fold", "load_profile", "load_settings", "needed_joiners", "register", "require_clean",
+    "restore", "token_text",
 ]  # fmt: skip
 
 _HOMES = {

@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import islice
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from aimessage.client import consumers
 from aimessage.client.account import Here
@@ -31,6 +32,7 @@ __all__ = [
     "look",
     "next_page",
     "page_of",
+    "piece_of",
     "said_chars",
     "slice_of",
 ]
@@ -49,6 +51,7 @@ STATES: Final = {
     "all": ("new", "claimed", "answer", "shown", "handled", "dead"),
 }
 """What may be asked for, as the vault's own states. Only `unread` messages become shown by being listed."""
+MessageT = TypeVar("MessageT", bound=Message)
 _THREAD_CHARS = 64
 _MOST = 1_000
 _SETTLE = timedelta(seconds=5)
@@ -134,13 +137,13 @@ class Budget:
             raise BadValue("a budget has at least one character", hint="leave --max-chars away")
         return self
 
-    def most_of(self, message: Message, allowance: int, longest: int) -> Message | None:
-        """Return as much of *message* as *allowance* pays for, at most *longest* characters; None if not even none."""
-        low, high, found = 0, min(longest, said_chars(message)), None
+    def largest(self, cut: Callable[[int], MessageT], longest: int) -> MessageT | None:
+        """Return the largest *cut* that can be paid for, of at most *longest* characters; None if not even an empty."""
+        low, high, found = 0, longest, None
         while low <= high:
             middle = (low + high) // 2
-            piece = _preview(message, middle)
-            if self.cost(piece) <= allowance:
+            piece = cut(middle)
+            if self.cost(piece) <= self.chars:
                 found, low = piece, middle + 1
             else:
                 high = middle - 1
@@ -190,21 +193,19 @@ def slice_of(here: Here, message_id: str, budget: Budget, offset: int) -> Slice:
             raise MessageUnknown(f"no message {message_id_text(wanted)} has come here", hint="aimessage inbox")
         if consumers.is_unread(vault, int(message.cursor)):
             consumers.take(here, vault, [int(message.cursor)])
+    return piece_of(message, budget, offset)
+
+
+def piece_of(message: Message, budget: Budget, offset: int) -> Slice:
+    """Return *message* from character *offset* on, as far as the budget goes. Raises BadValue: not in it."""
     said = _said(message)
     if not 0 <= offset <= len(said):
-        raise BadValue(f"the message has {len(said)} characters", hint=f"aimessage read {message_id_text(wanted)}")
+        raise BadValue(f"the message has {len(said)} characters", hint=f"aimessage read {message.id}")
     whole = _as_slice(message, offset, None)
     if offset == 0 and budget.cost(whole) <= budget.chars:
         return whole
-    low, high, found = 0, len(said) - offset, _piece(message, said, offset, 0)
-    while low <= high:
-        middle = (low + high) // 2
-        piece = _piece(message, said, offset, middle)
-        if budget.cost(piece) <= budget.chars:
-            found, low = piece, middle + 1
-        else:
-            high = middle - 1
-    return found
+    found = budget.largest(lambda length: _piece(message, said, offset, length), len(said) - offset)
+    return found or _piece(message, said, offset, 0)
 
 
 def page_of(found: Sequence[Message], limit: int, budget: Budget) -> InboxPage:
@@ -215,7 +216,7 @@ def page_of(found: Sequence[Message], limit: int, budget: Budget) -> InboxPage:
         preview = _preview(message, PREVIEW_CHARS)
         if budget.cost(preview) > left:
             # The first is squeezed, so that every page gets on; a later one finds more room on the next page.
-            squeezed = budget.most_of(message, left, PREVIEW_CHARS) if not shown else None
+            squeezed = budget.largest(partial(_preview, message), PREVIEW_CHARS) if not shown else None
             if squeezed is None:
                 break
             preview = squeezed
