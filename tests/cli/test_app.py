@@ -33,6 +33,10 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
         "history",
         "users",
         "whoami",
+        "doctor",
+        "schema",
+        "skill",
+        "completion",
         "restore",
         "token",
     }

@@ -8,6 +8,8 @@ import click
 
 from aimessage import __version__
 from aimessage.cli.ask import ask
+from aimessage.cli.completion import completion
+from aimessage.cli.doctor import doctor
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
 from aimessage.cli.fates import ack, history, status
 from aimessage.cli.inbox import inbox
@@ -17,7 +19,9 @@ from aimessage.cli.read import read
 from aimessage.cli.register import register
 from aimessage.cli.render import Screen, prepare_streams
 from aimessage.cli.restore import restore
+from aimessage.cli.schema import schema
 from aimessage.cli.send import send
+from aimessage.cli.skill import skill
 from aimessage.cli.token_show import token
 from aimessage.cli.users import users
 from aimessage.cli.wait import wait
@@ -27,6 +31,9 @@ __all__ = ["cli", "main", "run"]
 
 
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are needed
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write("\n" + EXIT_HELP)  # as it stands: click would wrap the table into a paragraph
 
@@ -41,7 +48,11 @@ def cli(_shared: Shared) -> None:
         click.echo(context.get_help())
 
 
-for _command in (register, send, ask, wait, listen, inbox, read, ack, status, history, users, whoami, restore, token):
+_COMMANDS = (
+    *(register, send, ask, wait, inbox, read, listen, ack, status, history, users),
+    *(whoami, doctor, restore, token, schema, skill, completion),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

@@ -43,6 +43,13 @@ def ask(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Ask another agent and wait for its answer.
 
+    \b
+      aimessage ask --to NAME -m - --timeout 300 <<'END'
+      any text, byte for byte: $HOME `date` "quotes"
+      END
+      aimessage ask --to NAME --file question.txt
+      aimessage ask --to NAME -m 'in single quotes, or the shell replaces $ and `'
+
     No other command of this agent gets that answer, a listen that runs beside it included.
     """
     text, value = read_body(message, file, data, fold=fold)

@@ -129,6 +129,10 @@ class Screen:
             return json_line(shape)
         return neutralise(fenced(shape)) if fence else _for_people(message_line(shape) + tail)
 
+    def verbatim(self, text: str) -> None:
+        """Print a text of our own as it stands, whatever the format. Raises OutputClosed."""
+        _write(sys.stdout, text)
+
     def talk(self, line: str) -> None:
         """Say *line* to a person, on stderr; a program that asked for JSON is not talked to."""
         if not self.as_json:

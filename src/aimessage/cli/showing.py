@@ -1,6 +1,6 @@
 """How the commands that print a peer's messages print them: as a line, or fenced for a model; the same for all."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
@@ -16,16 +16,21 @@ __all__ = ["LEAST_CHARS", "cost_on", "max_chars_option", "render_option", "show_
 LEAST_CHARS: Final = 1_200
 """The smallest budget: one message with nothing but its fields fits, so that every call gets on."""
 
-render_option = click.option(
-    "--render",
-    type=click.Choice(["line", "fenced"]),
-    default="line",
-    show_default=True,
-    help="fenced: for a model to read, between lines with a number that no sender can know. --json needs none.",
-)
+_CommandT = TypeVar("_CommandT", bound="Callable[..., object]")
 
 
-def max_chars_option(default: int | None) -> "Callable[[Callable[..., object]], Callable[..., object]]":
+def render_option(command: _CommandT) -> _CommandT:
+    """Give *command* --render."""
+    return click.option(
+        "--render",
+        type=click.Choice(["line", "fenced"]),
+        default="line",
+        show_default=True,
+        help="fenced: for a model to read, between lines with a number that no sender can know. --json needs none.",
+    )(command)
+
+
+def max_chars_option(default: int | None) -> "Callable[[_CommandT], _CommandT]":
     """Return the option of a budget for all that the command prints."""
     shown = f"{default:_}".replace("_", " ") if default else "no limit"
     return click.option(

@@ -40,6 +40,8 @@ def token_text(settings: Settings) -> str:
 async def register(settings: Settings, username: str, *, if_not_exists: bool = False, invite: str = "") -> Profile:
     """Make a new identity and claim *username* for it; safe to repeat after any failure.
 
+    With *if_not_exists* an agent that has this name already is returned as it is, and `is_new` is false.
+
     Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay.
     """
     require_support()
@@ -75,7 +77,7 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
         with contextlib.suppress(Temporary):  # the next listen fills the stock; till then the last-resort key serves
             await stock_pairs(here, link, PAIRS_PER_STOCK)
         here.close()
-        return profile
+        return replace(profile, is_new=True)
     finally:
         link.close()
 
