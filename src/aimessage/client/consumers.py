@@ -150,11 +150,16 @@ def give_back(here: Here, rows: Sequence[int]) -> None:
 
 
 def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) -> None:
-    """A consumer has been shown these rows; with *until_handled* they stay with it until it acknowledges them."""
+    """We have been shown these rows; with *until_handled* they stay with us until somebody acknowledges them.
+
+    Rows that another consumer has stay as they are.
+    """
     with here.vault.transaction() as vault:
         for row in rows:
             found = vault.run(
-                "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer')", (row,)
+                "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer') "
+                "AND consumer = ?",
+                (row, here.living.token),
             ).fetchone()
             if found is None:
                 continue
