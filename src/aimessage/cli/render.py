@@ -8,8 +8,6 @@ that carry a number drawn for this one message, which its sender cannot have kno
 import io
 import json
 import re
-import secrets
-import shlex
 import sys
 import traceback
 import unicodedata
@@ -53,7 +51,13 @@ def message_line(message: Mapping[str, object]) -> str:
     return f"[{stamp}] {message['from']}: {_body(message)}"
 
 
-def fenced(message: Mapping[str, object], draw: Callable[[], str] = lambda: secrets.token_hex(16)) -> str:
+def _draw() -> str:
+    import secrets  # only here: it costs more than the rest of this module
+
+    return secrets.token_hex(16)
+
+
+def fenced(message: Mapping[str, object], draw: Callable[[], str] = _draw) -> str:
     """Return a message for a model to read: between two lines with a number that no sender can know.
 
     *draw* returns 32 hexadecimal digits; one that stands in the message is not used.
@@ -103,6 +107,8 @@ class Screen:
         """Return *hint* with our flags in each command that it names, so that it can be run as it stands."""
         if not _COMMAND.search(hint):
             return hint
+        import shlex
+
         missing = ""
         for name, value in self.flags:
             told = f"{name} {shlex.quote(value)}"

@@ -1,13 +1,15 @@
 """`aimessage schema`: the JSON Schemas of everything that `--json` prints, as they ship with the package."""
 
 import json
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 import click
 
 from aimessage.cli.options import Shared, shared_options
 from aimessage.errors import NotFound
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = ["load_schema", "schema", "schema_names"]
 
@@ -46,5 +48,7 @@ def load_schema(name: str) -> dict[str, object]:
     return found
 
 
-def _place() -> Traversable:
+def _place() -> "Traversable":
+    from importlib.resources import files
+
     return files("aimessage.cli") / "schemas"

@@ -1,7 +1,5 @@
 """`aimessage skill`: what a language model should know to use this command well; the same text ships as SKILL.md."""
 
-from importlib.resources import files
-
 import click
 
 from aimessage.cli.options import Shared, shared_options
@@ -22,4 +20,6 @@ def skill(shared: Shared) -> None:
 
 def skill_text() -> str:
     """Return the text of SKILL.md as it ships with the package."""
+    from importlib.resources import files
+
     return (files("aimessage.cli") / "SKILL.md").read_text(encoding="utf-8")

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimessage.client.agent import Agent, Sent, UserPresence, connect
+    from aimessage.client.agent import Agent, Sent, connect
     from aimessage.client.config import Settings, load_settings
     from aimessage.client.enrolment import register, restore, token_text
     from aimessage.client.fates import Fate
     from aimessage.client.history import Entry
     from aimessage.client.letter import Letter
     from aimessage.client.message import Message
+    from aimessage.client.presence import UserPresence
     from aimessage.client.profile import Profile, load_profile
     from aimessage.client.reading import InboxPage, Slice
     from aimessage.e2ee.text import decode_text, fold, needed_joiners, require_clean
@@ -21,13 +22,14 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "agent": ("Agent", "Sent", "UserPresence", "connect"),
+    "agent": ("Agent", "Sent", "connect"),
     "config": ("Settings", "load_settings"),
     "enrolment": ("register", "restore", "token_text"),
     "fates": ("Fate",),
     "history": ("Entry",),
     "letter": ("Letter",),
     "message": ("Message",),
+    "presence": ("UserPresence",),
     "profile": ("Profile", "load_profile"),
     "reading": ("InboxPage", "Slice"),
 }

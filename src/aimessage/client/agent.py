@@ -20,6 +20,7 @@ from aimessage.client.fates import FATES, Fate
 from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
 from aimessage.client.message import Message
+from aimessage.client.presence import UserPresence, list_users
 from aimessage.client.profile import Profile, load_profile
 from aimessage.client.reading import Budget, InboxPage, Query, Slice
 from aimessage.client.receiver import Need, Receiver
@@ -36,9 +37,8 @@ from aimessage.errors import (
     RelayUnreachable,
 )
 from aimessage.types import message_id_text, parse_message_id
-from aimessage.wire.frames import ListUsers, Users
 
-__all__ = ["Agent", "Sent", "UserPresence", "connect"]
+__all__ = ["Agent", "Sent", "connect"]
 
 _BATCH = 32
 _SETTLE = timedelta(seconds=5)
@@ -69,14 +69,6 @@ class Sent:
         if self.agent is None:
             raise NoIdentity("this outcome is not in an agent's hands")
         return await self.agent.until(self, fate, timeout=limit)
-
-
-@dataclass(frozen=True, slots=True)
-class UserPresence:
-    """One registered agent and whether it has a link now: the relay's word, a hint."""
-
-    username: str
-    online: bool
 
 
 class connect:  # noqa: N801 - used as a function, like open()
@@ -278,16 +270,7 @@ class Agent:
 
     async def users(self, *, everyone: bool = False) -> list[UserPresence]:
         """Return who is online, or everybody who is registered, by name."""
-        found: list[UserPresence] = []
-        after, more = "", True
-        link = (await self._connection.get()).link
-        while more:
-            start = after
-            page = await link.request(lambda request_id: ListUsers(request_id, everyone, start), Users)  # noqa: B023
-            found += [UserPresence(row.username, row.online) for row in page.rows]
-            more = page.more and bool(page.rows)
-            after = page.rows[-1].username if page.rows else ""
-        return found
+        return await list_users((await self._connection.get()).link, everyone=everyone)
 
     async def listen(
         self,
