@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aimessage.cli.history import show_history
 from aimessage.cli.inbox import _Options, footer_chars, next_command, show_page
 from aimessage.cli.render import Screen
 from aimessage.cli.showing import LEAST_CHARS, cost_on, show_message
-from aimessage.client import InboxPage, Message
+from aimessage.client import Entry, Fate, InboxPage, Message
 from aimessage.client.message import Frame, incoming
 from aimessage.client.reading import Budget, page_of, piece_of
 from aimessage.e2ee.bodies import Body
@@ -55,7 +56,7 @@ def test_one_call_never_prints_more_than_it_was_allowed(
     as_json: bool, render: str, found: list[Message], limit: int, chars: int, printed: Printed
 ) -> None:
     screen = Screen(as_json=as_json, flags=FLAGS)
-    budget = Budget(chars - footer_chars(screen, OPTIONS), cost_on(screen, render))
+    budget = Budget(chars - footer_chars(screen, next_command(OPTIONS)), cost_on(screen, render))
 
     page = page_of(found, limit, budget)
     show_page(screen, page, render, next_command(OPTIONS), RelayUnreachable("gone"))
@@ -106,3 +107,35 @@ def test_the_next_page_is_named_as_a_command_that_can_be_run(printed: Printed) -
     show_page(Screen(as_json=False, flags=(("--agent", "bob"),)), page, "line", next_command(OPTIONS))
 
     assert printed() == "-- 0 messages; more waiting: aimessage inbox --agent bob --state all --peek --cursor 17\n"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(
+    found=st.lists(messages() | st.text(max_size=2_000), max_size=8),
+    limit=st.integers(1, 8),
+    chars=st.integers(LEAST_CHARS, 6_000),
+    as_json=st.booleans(),
+)
+def test_history_keeps_to_its_budget_and_begins_with_the_newest(
+    found: list[Message | str], limit: int, chars: int, as_json: bool, printed: Printed
+) -> None:
+    entries = [
+        Entry(f"{at}r{at}", received=each) if isinstance(each, Message) else Entry(f"{at}s{'0' * 32}", sent=ours(each))
+        for at, each in enumerate(found)
+    ]
+
+    show_history(Screen(as_json=as_json), entries, limit, chars)
+
+    output = printed()
+    assert len(output) <= chars
+    lines = [line for line in output.splitlines() if not line.startswith("    ")]
+    assert (len(lines) > 1) == bool(found)
+    if as_json:
+        *shown, last = (json.loads(line) for line in lines)
+        assert [each["cursor"] for each in shown] == [entry.cursor for entry in entries[len(entries) - len(shown) :]]
+        assert last["more_waiting"] == (len(shown) < len(entries))
+        assert last["truncated"] == any(each.get("truncated") for each in shown)
+
+
+def ours(text: str) -> Fate:
+    return Fate("a" * 26, "b" * 32, "undecryptable", "undecryptable", None, None, None, 1, bytes=len(text), text=text)

@@ -44,6 +44,7 @@ def test_every_command_prints_what_its_schema_says(relay: Relay, home: Home, els
     run("inbox", "-a", "ben")
     run("status", "-a", "ann", str(sent["id"]))
     run("history", "-a", "ann")
+    run("history", "-a", "ann", "--max-chars", "1500")
     run("history", "-a", "ben")
     run("doctor", "-a", "ann")
     run("schema")
@@ -77,7 +78,7 @@ def test_the_schemas_name_exactly_the_fields_of_the_sdk() -> None:
     for kind in ("message", "contact_request", "undecryptable"):
         assert set(_properties(kind)) == message
     assert set(_properties("status")) == fate
-    assert set(_properties("sent")) == fate | {"cursor"}
+    assert set(_properties("sent")) == fate | {"cursor", "truncated"}
     assert set(_properties("check")) == {field.name for field in dataclasses.fields(Check)} | {"v", "type"}
 
 

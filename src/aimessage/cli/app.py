@@ -11,7 +11,8 @@ from aimessage.cli.ask import ask
 from aimessage.cli.completion import completion
 from aimessage.cli.doctor import doctor
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
-from aimessage.cli.fates import ack, history, status
+from aimessage.cli.fates import ack, status
+from aimessage.cli.history import history
 from aimessage.cli.inbox import inbox
 from aimessage.cli.listen import listen
 from aimessage.cli.options import Shared, begin, output_is_json, said_flags, shared_options

@@ -57,7 +57,7 @@ def inbox(shared: Shared, **options: Unpack[_Options]) -> None:
 
 async def _inbox(shared: Shared, options: _Options) -> None:
     screen, render = shared.screen, options["render"]
-    behind = footer_chars(screen, options)
+    behind = footer_chars(screen, next_command(options))
     async with shared.agent_here() as me:
         page = await me.inbox(
             limit=options["limit"],
@@ -72,7 +72,7 @@ async def _inbox(shared: Shared, options: _Options) -> None:
         )
         show_page(screen, page, render, next_command(options), me.trouble)
         if not options["peek"]:
-            me.shown(list(page.messages))  # only now: what was not printed comes again
+            me.shown(page.messages)  # only now: what was not printed comes again
 
 
 def show_page(
@@ -84,12 +84,12 @@ def show_page(
     screen.show(*_footer(screen, page, following, trouble.code if trouble is not None else None))
 
 
-def footer_chars(screen: "Screen", options: _Options) -> int:
-    """Return how many characters the last line of a page takes at most."""
+def footer_chars(screen: "Screen", following: str) -> int:
+    """Return how many characters the last line of a page takes at most, with the command *following* in it."""
     from aimessage.client import InboxPage
 
     page = InboxPage((), _WIDEST_CURSOR, more_waiting=True, truncated=True)
-    shape, line = _footer(screen, page, next_command(options), "relay_unavailable_or_so", count=1000)
+    shape, line = _footer(screen, page, following, "relay_unavailable_or_so", count=1000)
     return len(json_line(shape) if screen.as_json else line) + 1
 
 

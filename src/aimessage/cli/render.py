@@ -133,7 +133,11 @@ class Screen:
         """Return what `message` prints, without the last newline; always of the same length."""
         if self.as_json:
             return json_line(shape)
-        return neutralise(fenced(shape)) if fence else _for_people(message_line(shape) + tail)
+        return neutralise(fenced(shape)) if fence else self.line(message_line(shape) + tail)
+
+    def line(self, line: str) -> str:
+        """Return what `show` prints of *line* for people, without the last newline."""
+        return _for_people(line)
 
     def verbatim(self, text: str) -> None:
         """Print a text of our own as it stands, whatever the format. Raises OutputClosed."""

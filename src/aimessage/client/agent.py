@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Self
@@ -363,7 +363,7 @@ class Agent:
         query, budget = Query(limit, cursor, sender, thread, state), Budget(max_chars, cost)
         page = await reading.next_page(self._here, self._receiver, query, budget, peek=peek)
         if not (peek or keep):
-            self.shown(list(page.messages))
+            self.shown(page.messages)
         return page.held_by(self)
 
     async def read(
@@ -389,9 +389,14 @@ class Agent:
         """What stands between a running `listen` or `wait` and the relay now; None if nothing does."""
         return self._receiver.trouble
 
-    def shown(self, messages: list[Message], *, until_handled: bool = False) -> None:
+    def shown(self, messages: Sequence[Message], *, until_handled: bool = False) -> None:
         """A consumer has been shown these messages: they do not come again."""
         consumers.mark_shown(self._here, [int(each.cursor) for each in messages], until_handled=until_handled)
+        self._changes.tell()
+
+    def give_back(self, messages: Sequence[Message]) -> None:
+        """Nobody has been shown these messages of a `wait` or an `inbox` with *keep*: whoever comes next gets them."""
+        consumers.give_back(self._here, [int(each.cursor) for each in messages], seen=False)
         self._changes.tell()
 
     async def acknowledge(self, message_id: str) -> None:

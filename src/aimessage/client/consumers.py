@@ -139,13 +139,14 @@ def release_what_is_due(here: Here) -> None:
             shelf.release_due(here, vault, here.now_ms)
 
 
-def give_back(here: Here, rows: Sequence[int]) -> None:
-    """We have not dealt with these rows, although they may have been seen: whoever comes next gets them, marked."""
+def give_back(here: Here, rows: Sequence[int], *, seen: bool = True) -> None:
+    """We have not dealt with these rows: whoever comes next gets them, marked if they may have been *seen*."""
     with here.vault.transaction() as vault:
         for row in rows:
             vault.run(
-                "UPDATE inbox SET state = 'new', consumer = NULL, redelivered = 1 WHERE row = ? AND state = 'claimed'",
-                (row,),
+                "UPDATE inbox SET state = 'new', consumer = NULL, redelivered = redelivered OR ? "
+                "WHERE row = ? AND state = 'claimed'",
+                (seen, row),
             )
 
 

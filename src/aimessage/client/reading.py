@@ -33,6 +33,7 @@ __all__ = [
     "next_page",
     "page_of",
     "piece_of",
+    "preview_of",
     "said_chars",
     "slice_of",
 ]
@@ -208,15 +209,15 @@ def piece_of(message: Message, budget: Budget, offset: int) -> Slice:
     return found or _piece(message, said, offset, 0)
 
 
-def page_of(found: Sequence[Message], limit: int, budget: Budget) -> InboxPage:
-    """Return what of *found* (one more than *limit*, if there are as many) the budget pays for."""
+def page_of(found: Sequence[Message], limit: int, budget: Budget, *, more: bool = False) -> InboxPage:
+    """Return what of *found* (one more than *limit*, if there are as many) the budget pays for; *more*: others wait."""
     shown: list[Message] = []
     left = budget.chars
     for message in islice(found, limit):
-        preview = _preview(message, PREVIEW_CHARS)
+        preview = preview_of(message, PREVIEW_CHARS)
         if budget.cost(preview) > left:
             # The first is squeezed, so that every page gets on; a later one finds more room on the next page.
-            squeezed = budget.largest(partial(_preview, message), PREVIEW_CHARS) if not shown else None
+            squeezed = budget.largest(partial(preview_of, message), PREVIEW_CHARS) if not shown else None
             if squeezed is None:
                 break
             preview = squeezed
@@ -227,7 +228,7 @@ def page_of(found: Sequence[Message], limit: int, budget: Budget) -> InboxPage:
         if preview.truncated and budget.cost(whole) - budget.cost(preview) <= left:
             left -= budget.cost(whole) - budget.cost(preview)
             shown[at] = whole
-    more = len(found) > len(shown)
+    more = more or len(found) > len(shown)
     last = len(shown) - 1
     return InboxPage(
         tuple(message.with_more(more or at < last) for at, message in enumerate(shown)),
@@ -237,7 +238,7 @@ def page_of(found: Sequence[Message], limit: int, budget: Budget) -> InboxPage:
     )
 
 
-def _preview(message: Message, longest: int) -> Message:
+def preview_of(message: Message, longest: int) -> Message:
     """Return *message* with at most *longest* characters of what it says, and of a thread that is no mere name."""
     said = _said(message)
     thread = message.thread
@@ -250,7 +251,7 @@ def _preview(message: Message, longest: int) -> Message:
 
 def _piece(message: Message, said: str, offset: int, length: int) -> Slice:
     end = offset + length
-    shown = replace(_preview(message, 0) if said else message, text=said[offset:end], data=None, truncated=True)
+    shown = replace(preview_of(message, 0) if said else message, text=said[offset:end], data=None, truncated=True)
     return _as_slice(shown, offset, end if end < len(said) else None)
 
 
