@@ -1,5 +1,6 @@
 """A page of the inbox keeps to its budget and gets on; what was left out is said, and can be had."""
 
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,18 @@ async def test_without_a_relay_what_is_here_is_listed_and_an_empty_inbox_says_wh
             await me.inbox()
 
     assert texts(page) == ["one"]
+
+
+async def test_looking_takes_nothing_from_a_listen_of_the_same_process(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        await alice.send("bobby", "one")
+        async with connect(bobby.settings) as me, aclosing(me.listen(manual_ack=True)) as messages:
+            held = await anext(messages)
+            listed = await me.inbox(state="all")
+            await me.read(held.id)
+        async with connect(bobby.settings) as me:
+            again = await me.inbox()
+
+    assert texts(listed) == ["one"]
+    assert [(each.text, each.redelivered) for each in again.messages] == [("one", True)]

@@ -71,7 +71,7 @@ async def _inbox(shared: Shared, options: _Options) -> None:
             keep=True,
         )
         show_page(screen, page, render, next_command(options), me.trouble)
-        if not options["peek"]:
+        if not options["peek"] and options["state"] == "unread":
             me.shown(page.messages)  # only now: what was not printed comes again
 
 

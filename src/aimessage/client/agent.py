@@ -362,7 +362,7 @@ class Agent:
         """
         query, budget = Query(limit, cursor, sender, thread, state), Budget(max_chars, cost)
         page = await reading.next_page(self._here, self._receiver, query, budget, peek=peek)
-        if not (peek or keep):
+        if not (peek or keep) and query.is_unread:
             self.shown(page.messages)
         return page.held_by(self)
 
@@ -379,8 +379,9 @@ class Agent:
 
         Raises MessageUnknown; BadValue: not an id, an offset behind the end.
         """
-        message = reading.slice_of(self._here, message_id, Budget(max_chars or reading.NO_END, cost), offset)
-        if not keep:
+        budget = Budget(max_chars or reading.NO_END, cost)
+        message, was_unread = reading.slice_of(self._here, message_id, budget, offset)
+        if was_unread and not keep:
             self.shown([message])
         return message.held_by(self)
 

@@ -102,6 +102,11 @@ class Query:
         self.row()
         return self
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether it asks for what nobody has been shown: only that becomes shown by being listed."""
+        return self.states() == STATES["unread"]
+
     def states(self) -> tuple[str, ...]:
         """Return the vault's states that are meant. Raises BadValue."""
         found = STATES.get(self.state or "unread")
@@ -154,6 +159,7 @@ class Budget:
 async def next_page(here: Here, receiver: Receiver, query: Query, budget: Budget, *, peek: bool) -> InboxPage:
     """Have the mail taken in, then `look`. Raises BadValue, and what stands before the relay if nothing is here."""
     query, budget = query.checked(), budget.checked()  # before the relay is troubled
+    peek = peek or not query.is_unread
     await receiver.settle(Need.WATCH if peek else Need.RECEIVE, _SETTLE)
     page = look(here, query, budget, claim=not peek)
     if not page.messages and receiver.trouble is not None:
@@ -168,7 +174,7 @@ def look(here: Here, query: Query, budget: Budget, *, claim: bool) -> InboxPage:
     """
     states, after = query.states(), query.row()
     wanted = Filter(query.sender, query.thread)
-    if not claim or states != STATES["unread"]:
+    if not claim:
         with here.vault.reading() as vault:
             found = [message for _, message in consumers.rows_in(here, vault, states, wanted, after, query.limit + 1)]
         return page_of(found, query.limit, budget)
@@ -180,8 +186,10 @@ def look(here: Here, query: Query, budget: Budget, *, claim: bool) -> InboxPage:
     return page
 
 
-def slice_of(here: Here, message_id: str, budget: Budget, offset: int) -> Slice:
-    """Return one message that has come, from character *offset* on, as far as the budget goes.
+def slice_of(here: Here, message_id: str, budget: Budget, offset: int) -> tuple[Slice, bool]:
+    """Return one message that has come, from *offset* on, as far as the budget goes, and whether it was unread.
+
+    One that was unread is ours then, until we show or give it back.
 
     Raises MessageUnknown; BadValue: not an id, or an offset behind the end.
     """
@@ -192,9 +200,11 @@ def slice_of(here: Here, message_id: str, budget: Budget, offset: int) -> Slice:
         message = consumers.one_in(here, vault, STATES["all"], wanted)
         if message is None:
             raise MessageUnknown(f"no message {message_id_text(wanted)} has come here", hint="aimessage inbox")
-        if consumers.is_unread(vault, int(message.cursor)):
+        piece = piece_of(message, budget, offset)
+        unread = consumers.is_unread(vault, int(message.cursor))
+        if unread:
             consumers.take(here, vault, [int(message.cursor)])
-    return piece_of(message, budget, offset)
+    return piece, unread
 
 
 def piece_of(message: Message, budget: Budget, offset: int) -> Slice:
