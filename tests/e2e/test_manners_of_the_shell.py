@@ -132,3 +132,28 @@ def test_reading_what_another_consumer_has_leaves_it_with_that_one(relay: Relay,
     (again, _) = home.run("inbox", "-a", "holder", "--json").ok().objects()
 
     assert (again["text"], again["redelivered"]) == ("look", True)
+
+
+def test_listen_since_a_cursor_shows_again_what_was_shown_behind_it_and_then_what_is_new(
+    relay: Relay, home: Home
+) -> None:
+    enrolled(home, relay, "returner", "teller")
+
+    def tell(*texts: str) -> None:
+        for text in texts:
+            home.run("send", "-a", "teller", "-t", "returner", "-m", text).ok()
+
+    tell("one", "two", "three")
+    first = home.run("listen", "-a", "returner", "-C", "3", "-W", "30s", "--json").ok().objects()
+    tell("four")
+    again = (
+        home.run(*("listen", "-a", "returner", "-C", "3", "-W", "30s", "--json", "--since", str(first[0]["cursor"])))
+        .ok()
+        .objects()
+    )
+    short = home.run("listen", "-a", "returner", "-C", "1", "--json", "--since", "0").ok().objects()
+
+    assert [(each["text"], each["redelivered"]) for each in again] == [("two", True), ("three", True), ("four", False)]
+    assert [each["text"] for each in short] == ["one"]
+    assert home.run("listen", "-a", "returner", "--since", "x").code == 2
+    assert home.run("listen", "-a", "returner", "--since", "0", "--exec", "true").code == 2

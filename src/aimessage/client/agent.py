@@ -385,6 +385,10 @@ class Agent:
             self.shown([message])
         return message.held_by(self)
 
+    def past(self, cursor: str) -> InboxPage:
+        """Return what was shown or handled here behind *cursor*, whole, up to 1 000 messages. Raises BadValue."""
+        return reading.look(self._here, Query(1_000, cursor, state="past"), Budget(reading.NO_END), claim=False)
+
     @property
     def trouble(self) -> AimessageError | None:
         """What stands between a running `listen` or `wait` and the relay now; None if nothing does."""

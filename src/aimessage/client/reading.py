@@ -49,6 +49,7 @@ STATES: Final = {
     "shown": ("shown",),
     "handled": ("handled",),
     "dead": ("dead",),
+    "past": ("shown", "handled"),
     "all": ("new", "claimed", "answer", "shown", "handled", "dead"),
 }
 """What may be asked for, as the vault's own states. Only `unread` messages become shown by being listed."""
