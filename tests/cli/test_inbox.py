@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aimessage import errors
 from aimessage.cli.history import show_history
 from aimessage.cli.inbox import _Options, footer_chars, next_command, show_page
 from aimessage.cli.render import Screen
@@ -139,3 +140,9 @@ def test_history_keeps_to_its_budget_and_begins_with_the_newest(
 
 def ours(text: str) -> Fate:
     return Fate("a" * 26, "b" * 32, "undecryptable", "undecryptable", None, None, None, 1, bytes=len(text), text=text)
+
+
+def test_the_room_kept_for_the_last_line_holds_every_code_that_may_stand_there() -> None:
+    codes = [getattr(errors, name).code for name in errors.__all__ if name[0].isupper()]
+
+    assert max(map(len, codes)) <= 32

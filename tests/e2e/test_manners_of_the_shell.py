@@ -4,6 +4,7 @@ import os
 import pty
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +158,32 @@ def test_listen_since_a_cursor_shows_again_what_was_shown_behind_it_and_then_wha
     assert [each["text"] for each in short] == ["one"]
     assert home.run("listen", "-a", "returner", "--since", "x").code == 2
     assert home.run("listen", "-a", "returner", "--since", "0", "--exec", "true").code == 2
+
+
+NASTY = (
+    "$(touch pwned)", "`touch pwned`", "${HOME}", "$HOME $0 $$ $? $!", "a; touch pwned", "a && touch pwned > pwned &",
+    "'single'", '"double"', "it's \"both\" `and` $(more)", "back\\slash \\n \\t \\\\", "trailing backslash \\",
+    "line one\nline two\n\n", "\n  leading and trailing  \n", "tab\tseparated\tvalues\n", "*.txt ? [a-z] {a,b} ~root",
+    "--agent other -m injected", "-", "%s %d %n %%", "<!-- --> <<END\nEND\n", "#!/bin/sh\nexit 1\n",
+)  # fmt: skip
+
+
+def test_twenty_nasty_bodies_pass_by_stdin_by_file_and_into_a_handler_byte_for_byte(
+    relay: Relay, home: Home, tmp_path: Path
+) -> None:
+    enrolled(home, relay, "writer", "handler")
+    (box := tmp_path / "box").mkdir()
+    sent: dict[str, bytes] = {}
+    for number, text in enumerate(NASTY):
+        (body := tmp_path / "body").write_text(text)
+        by = ["-m", "-"] if number % 2 else ["--file", str(body)]
+        arguments = ["send", "-a", "writer", "-t", "handler", "--json", *by]
+        (told,) = home.run(*arguments, stdin=text.encode() if number % 2 else b"").ok().objects()
+        sent[str(told["id"])] = text.encode()
+
+    keep = shlex.join(["sh", "-c", 'cat >"$0/$AIMESSAGE_MESSAGE_ID"', str(box)])
+    shown = home.run("listen", "-a", "handler", "--json", "-C", str(len(NASTY)), "-W", "60s", "--exec", keep).ok()
+
+    assert {path.name: path.read_bytes() for path in box.iterdir()} == sent
+    assert [str(each["text"]).encode() for each in shown.objects()] == list(sent.values())
+    assert not list(tmp_path.rglob("pwned"))

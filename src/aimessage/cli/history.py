@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["history", "show_history"]
 
 
+_WIDEST_CURSOR = "9" * 52
+
+
 class _Options(TypedDict):
     peer: str | None
     limit: int
@@ -59,7 +62,7 @@ def show_history(screen: "Screen", entries: "Sequence[Entry]", limit: int, max_c
         for entry in entries[-limit:]:
             screen.show(*_whole(entry))
         return
-    left = max_chars - _chars(screen, _last(10**3, "9" * 60, more=True, truncated=True))
+    left = max_chars - _chars(screen, _last(10**3, _WIDEST_CURSOR, more=True, truncated=True))
     lines: list[_Line] = []
     truncated = False
     for entry in reversed(entries[-limit:]):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["inbox", "show_page"]
 
 _WIDEST_CURSOR = "9" * 18
+_WIDEST_CODE = "x" * 32  # of what may stand before the relay
 
 
 class _Options(TypedDict):
@@ -89,7 +90,7 @@ def footer_chars(screen: "Screen", following: str) -> int:
     from aimessage.client import InboxPage
 
     page = InboxPage((), _WIDEST_CURSOR, more_waiting=True, truncated=True)
-    shape, line = _footer(screen, page, following, "relay_unavailable_or_so", count=1000)
+    shape, line = _footer(screen, page, following, _WIDEST_CODE, count=1000)
     return len(json_line(shape) if screen.as_json else line) + 1
 
 
