@@ -26,11 +26,17 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
         "ask",
         "wait",
         "listen",
+        "inbox",
+        "read",
         "ack",
         "status",
         "history",
         "users",
         "whoami",
+        "doctor",
+        "schema",
+        "skill",
+        "completion",
         "restore",
         "token",
     }
@@ -50,7 +56,7 @@ def test_the_version_is_the_packages() -> None:
     assert __version__ in CliRunner().invoke(cli, ["--version"]).output
 
 
-@pytest.mark.parametrize("command", ["register", "send", "listen", "users", "whoami", "restore", "token"])
+@pytest.mark.parametrize("command", sorted(cli.commands))
 def test_each_command_explains_itself(command: str) -> None:
     assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
 

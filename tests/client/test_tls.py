@@ -105,16 +105,19 @@ async def test_commands_take_the_authority_from_flag_and_environment(tmp_path: P
         server = f"wss://localhost:{port}"
         registered = await typed(home, "register", "-u", "alice", "--server", server, "--ca-file", ours, "--json")
         assert registered.ok().talk == ""
+        unnamed = ["register", "-a", "bella", "-u", "bella", "-s", server, "--json"]
+        (await typed(home, *unnamed, SSL_CERT_FILE=ours)).ok()
         believed: list[tuple[list[str], dict[str, str]]] = [
             (["--ca-file", ours, "users"], {}),
             (["users"], {"AIMESSAGE_CA_FILE": ours}),
             (["users", "--ca-file", ours], {"AIMESSAGE_CA_FILE": other}),
-            (["users"], {"SSL_CERT_FILE": ours}),
+            (["users"], {}),  # remembered by register
+            (["users", "-a", "bella"], {"SSL_CERT_FILE": ours}),
         ]
         for arguments, environ in believed:
             assert (await typed(home, *arguments, **environ)).ok().talk == ""
         refused: list[tuple[list[str], dict[str, str]]] = [
-            (["users", "--json"], {"SSL_CERT_FILE": other, "SSL_CERT_DIR": "/nowhere"}),
+            (["users", "--json", "-a", "bella"], {"SSL_CERT_FILE": other, "SSL_CERT_DIR": "/nowhere"}),
             (["users", "--json", "--ca-file", other], {"SSL_CERT_FILE": ours}),
         ]
         for arguments, environ in refused:

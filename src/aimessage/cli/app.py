@@ -8,14 +8,21 @@ import click
 
 from aimessage import __version__
 from aimessage.cli.ask import ask
+from aimessage.cli.completion import completion
+from aimessage.cli.doctor import doctor
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
-from aimessage.cli.fates import ack, history, status
+from aimessage.cli.fates import ack, status
+from aimessage.cli.history import history
+from aimessage.cli.inbox import inbox
 from aimessage.cli.listen import listen
-from aimessage.cli.options import Shared, output_is_json, shared_options
+from aimessage.cli.options import Shared, begin, output_is_json, said_flags, shared_options
+from aimessage.cli.read import read
 from aimessage.cli.register import register
 from aimessage.cli.render import Screen, prepare_streams
 from aimessage.cli.restore import restore
+from aimessage.cli.schema import schema
 from aimessage.cli.send import send
+from aimessage.cli.skill import skill
 from aimessage.cli.token_show import token
 from aimessage.cli.users import users
 from aimessage.cli.wait import wait
@@ -25,6 +32,9 @@ __all__ = ["cli", "main", "run"]
 
 
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are needed
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write("\n" + EXIT_HELP)  # as it stands: click would wrap the table into a paragraph
 
@@ -39,13 +49,17 @@ def cli(_shared: Shared) -> None:
         click.echo(context.get_help())
 
 
-for _command in (register, send, ask, wait, listen, ack, status, history, users, whoami, restore, token):
+_COMMANDS = (
+    *(register, send, ask, wait, inbox, read, listen, ack, status, history, users),
+    *(whoami, doctor, restore, token, schema, skill, completion),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command line and return its exit code; nothing but the process's end gets past here."""
-    screen = Screen(as_json=output_is_json(arguments, environ))
+    begin()
     try:
         code = cli.main(list(arguments), prog_name="aimessage", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
@@ -53,7 +67,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except OutputClosed:
         return _quietly_closed()
     except Exception as problem:  # noqa: BLE001 — the process's own boundary: each failure ends as one sentence
-        return _told(screen, problem, environ)
+        return _told(Screen(output_is_json(arguments, environ), said_flags()), problem, environ)
     return code if isinstance(code, int) else 0
 
 

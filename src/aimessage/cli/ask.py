@@ -1,5 +1,6 @@
 """`aimessage ask`: send, wait for the answer to exactly this message, print it."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,10 +9,18 @@ import click
 from aimessage.cli.bodies import body_options, read_body
 from aimessage.cli.inputs import DURATION
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.render import message_line
 from aimessage.cli.running import run_async
+from aimessage.cli.showing import render_option, show_message
 
 __all__ = ["ask"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    to: str
+    text: str | None
+    data: object
+    thread: str | None
 
 
 @click.command(short_help="Send a message and print the answer to it.")
@@ -19,6 +28,7 @@ __all__ = ["ask"]
 @body_options
 @click.option("--thread", metavar="THREAD", help="The conversation that this belongs to.")
 @click.option("--timeout", type=DURATION, default=timedelta(minutes=5), metavar="300s", help="124 if no answer came.")
+@render_option
 @shared_options
 def ask(  # noqa: PLR0913 - one parameter an option
     shared: Shared,
@@ -29,20 +39,27 @@ def ask(  # noqa: PLR0913 - one parameter an option
     fold: bool,
     thread: str | None,
     timeout: timedelta,
+    render: str,
 ) -> None:
     """Ask another agent and wait for its answer.
+
+    \b
+      aimessage ask --to NAME -m - --timeout 300 <<'END'
+      any text, byte for byte: $HOME `date` "quotes"
+      END
+      aimessage ask --to NAME --file question.txt
+      aimessage ask --to NAME -m 'in single quotes, or the shell replaces $ and `'
 
     No other command of this agent gets that answer, a listen that runs beside it included.
     """
     text, value = read_body(message, file, data, fold=fold)
-    run_async(_ask(shared, recipient, text, value, thread, timeout))
+    run_async(_ask(shared, _Question(recipient, text, value, thread), timeout, render))
 
 
-async def _ask(
-    shared: Shared, recipient: str, text: str | None, value: object, thread: str | None, limit: timedelta
-) -> None:
+async def _ask(shared: Shared, question: _Question, limit: timedelta, render: str) -> None:
     async with shared.agent_here() as me:
-        answer = await me.ask(recipient, text, data=value, thread=thread, timeout=limit, keep=True)
-        shape = answer.as_json()
-        shared.screen.show(shape, message_line(shape))
+        answer = await me.ask(
+            question.to, question.text, data=question.data, thread=question.thread, timeout=limit, keep=True
+        )
+        show_message(shared.screen, answer, render)
         me.shown([answer])  # only now: what was not printed comes again

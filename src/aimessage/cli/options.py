@@ -3,8 +3,10 @@
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
     from aimessage import client
     from aimessage.client.config import Settings
 
-__all__ = ["Shared", "output_is_json", "shared_options"]
+__all__ = ["Shared", "begin", "output_is_json", "said_flags", "shared_options"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_REPEATED = {"agent": "--agent", "server": "--server", "passphrase_file": "--passphrase-file"}
+_said: ContextVar[Mapping[str, str]] = ContextVar("said", default=MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,22 @@ def shared_options(function: Callable[Concatenate[Shared, P], R]) -> Callable[P,
     return with_shared
 
 
+def begin() -> None:
+    """Forget what an earlier command line of this process said."""
+    _said.set({})
+
+
+def said_flags() -> tuple[tuple[str, str], ...]:
+    """Return the options that choose agent and relay, as they were given so far, each with its value."""
+    said = _said.get()
+    return tuple((flag, said[name]) for name, flag in _REPEATED.items() if name in said)
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
     if value is not None:
         context.meta[f"{__name__}.{parameter.name}"] = value
+        if parameter.name in _REPEATED:
+            _said.set({**_said.get(), parameter.name: str(value)})
 
 
 def _collect(context: click.Context) -> Shared:
@@ -88,7 +105,7 @@ def _collect(context: click.Context) -> Shared:
         server if isinstance(server, str) else None,
         passphrase if isinstance(passphrase, Path) else None,
         ca_file if isinstance(ca_file, Path) else None,
-        Screen(as_json=bool(said("json")) or _environment_says_json(os.environ)),
+        Screen(as_json=bool(said("json")) or _environment_says_json(os.environ), flags=said_flags()),
     )
 
 

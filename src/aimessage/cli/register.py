@@ -36,11 +36,11 @@ def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Pa
 
     invite = _invitation(invite_file) if invite_file is not None else ""
     profile = run_async(client.register(shared.settings(), username, if_not_exists=if_not_exists, invite=invite))
-    show_profile(shared.screen, "registered", profile)
+    show_profile(shared.screen, "registered", profile, created=profile.is_new)
 
 
-def show_profile(screen: "Screen", kind: str, profile: "Profile") -> None:
-    """Print what an agent has become, and where its token lies; not the token."""
+def show_profile(screen: "Screen", kind: str, profile: "Profile", *, created: bool = True) -> None:
+    """Print what an agent has become, and where its token lies; not the token. Not *created*: nothing was done."""
     shape = {
         "v": 1,
         "type": kind,
@@ -48,8 +48,10 @@ def show_profile(screen: "Screen", kind: str, profile: "Profile") -> None:
         "username": profile.username,
         "server": profile.server,
         "token_path": str(profile.token_path),
+        "created": created,
     }
-    screen.show(shape, f"{kind.capitalize()} {profile.username} at {profile.server}")
+    said = f"{profile.username} at {profile.server}"
+    screen.show(shape, f"{kind.capitalize()} {said}" if created else f"Nothing to do: already {kind} as {said}")
     screen.talk(f"the token lies in {profile.token_path} (only you can read it); to print it: aimessage token show")
 
 

@@ -70,6 +70,13 @@ class _Letter:
 def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options]) -> int:
     """Send a message; it is sealed here, and only the recipient can open it.
 
+    \b
+      aimessage send --to NAME -m - <<'END'
+      any text, byte for byte: $HOME `date` "quotes"
+      END
+      aimessage send --to NAME --file notes.txt
+      aimessage send --to NAME -m 'in single quotes, or the shell replaces $ and `'
+
     "accepted" means that the relay has it on disk; the recipient may be offline. "delivered": the recipient's program
     has it on disk; "read": a consumer was shown it; "handled": a consumer acknowledged it. When it is not accepted in
     time, the exit code is 75 and the message waits in the outbox for this agent's next command.

@@ -3,30 +3,35 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimessage.client.agent import Agent, Sent, UserPresence, connect
+    from aimessage.client.agent import Agent, Sent, connect
     from aimessage.client.config import Settings, load_settings
     from aimessage.client.enrolment import register, restore, token_text
     from aimessage.client.fates import Fate
     from aimessage.client.history import Entry
     from aimessage.client.letter import Letter
     from aimessage.client.message import Message
+    from aimessage.client.presence import UserPresence
     from aimessage.client.profile import Profile, load_profile
-    from aimessage.e2ee.text import decode_text, fold, require_clean
+    from aimessage.client.reading import InboxPage, Slice
+    from aimessage.e2ee.text import decode_text, fold, needed_joiners, require_clean
 
 __all__ = [
-    "Agent", "Entry", "Fate", "Letter", "Message", "Profile", "Sent", "Settings", "UserPresence", "connect",
-    "decode_text", "fold", "load_profile", "load_settings", "register", "require_clean", "restore", "token_text",
+    "Agent", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings", "Slice", "UserPresence",
+    "connect", "decode_text", "fold", "load_profile", "load_settings", "needed_joiners", "register", "require_clean",
+    "restore", "token_text",
 ]  # fmt: skip
 
 _HOMES = {
-    "agent": ("Agent", "Sent", "UserPresence", "connect"),
+    "agent": ("Agent", "Sent", "connect"),
     "config": ("Settings", "load_settings"),
     "enrolment": ("register", "restore", "token_text"),
     "fates": ("Fate",),
     "history": ("Entry",),
     "letter": ("Letter",),
     "message": ("Message",),
+    "presence": ("UserPresence",),
     "profile": ("Profile", "load_profile"),
+    "reading": ("InboxPage", "Slice"),
 }
 
 

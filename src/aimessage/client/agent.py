@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import consumers, fates
+from aimessage.client import consumers, fates, reading
 from aimessage.client.account import Here, open_here
 from aimessage.client.changes import Changes
 from aimessage.client.config import Settings, load_settings
@@ -20,7 +20,9 @@ from aimessage.client.fates import FATES, Fate
 from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
 from aimessage.client.message import Message
+from aimessage.client.presence import UserPresence, list_users
 from aimessage.client.profile import Profile, load_profile
+from aimessage.client.reading import Budget, InboxPage, Query, Slice
 from aimessage.client.receiver import Need, Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
@@ -35,9 +37,8 @@ from aimessage.errors import (
     RelayUnreachable,
 )
 from aimessage.types import message_id_text, parse_message_id
-from aimessage.wire.frames import ListUsers, Users
 
-__all__ = ["Agent", "Sent", "UserPresence", "connect"]
+__all__ = ["Agent", "Sent", "connect"]
 
 _BATCH = 32
 _SETTLE = timedelta(seconds=5)
@@ -68,14 +69,6 @@ class Sent:
         if self.agent is None:
             raise NoIdentity("this outcome is not in an agent's hands")
         return await self.agent.until(self, fate, timeout=limit)
-
-
-@dataclass(frozen=True, slots=True)
-class UserPresence:
-    """One registered agent and whether it has a link now: the relay's word, a hint."""
-
-    username: str
-    online: bool
 
 
 class connect:  # noqa: N801 - used as a function, like open()
@@ -224,7 +217,6 @@ class Agent:
         """Send one message and return the answer to it; no other consumer of this agent gets that answer.
 
         With *keep* the caller says itself, by `shown`, that it has shown it: if it ends before, the answer comes again.
-
         Raises what `send` does; TimedOut with the id: no answer came in time.
         """
         limit = _delta(timeout)
@@ -278,16 +270,7 @@ class Agent:
 
     async def users(self, *, everyone: bool = False) -> list[UserPresence]:
         """Return who is online, or everybody who is registered, by name."""
-        found: list[UserPresence] = []
-        after, more = "", True
-        link = (await self._connection.get()).link
-        while more:
-            start = after
-            page = await link.request(lambda request_id: ListUsers(request_id, everyone, start), Users)  # noqa: B023
-            found += [UserPresence(row.username, row.online) for row in page.rows]
-            more = page.more and bool(page.rows)
-            after = page.rows[-1].username if page.rows else ""
-        return found
+        return await list_users((await self._connection.get()).link, everyone=everyone)
 
     async def listen(
         self,
@@ -356,14 +339,69 @@ class Agent:
                 self.shown(messages)  # and nothing awaited after it: who is cancelled now has not been shown them
         return messages
 
+    async def inbox(  # noqa: PLR0913 - a query
+        self,
+        *,
+        limit: int = 20,
+        max_chars: int = reading.PAGE_CHARS,
+        cursor: str | None = None,
+        peek: bool = False,
+        sender: str | None = None,
+        thread: str | None = None,
+        state: str | None = None,
+        cost: Callable[[Message], int] = reading.said_chars,
+        keep: bool = False,
+    ) -> InboxPage:
+        """Take in what the relay holds and return a page of what nobody has been shown, oldest first.
+
+        All of a page costs at most *max_chars*: characters of text, or what *cost* counts; what is cut is `truncated`,
+        and `read` gives it whole. The page counts as shown, unless *peek* (which takes nothing over from another
+        machine) or *keep* (the caller then says so by `shown`). *state*: unread, shown, handled, dead or all.
+
+        Raises what `listen` does; BadValue; Temporary: nothing is here, and the relay cannot be reached.
+        """
+        query, budget = Query(limit, cursor, sender, thread, state), Budget(max_chars, cost)
+        page = await reading.next_page(self._here, self._receiver, query, budget, peek=peek)
+        if not (peek or keep) and query.is_unread:
+            self.shown(page.messages)
+        return page.held_by(self)
+
+    async def read(
+        self,
+        message_id: str,
+        *,
+        max_chars: int | None = None,
+        offset: int = 0,
+        cost: Callable[[Message], int] = reading.said_chars,
+        keep: bool = False,
+    ) -> Slice:
+        """Return a message that is here, from character *offset* on, as far as *max_chars* goes; it counts as shown.
+
+        Raises MessageUnknown; BadValue: not an id, an offset behind the end.
+        """
+        budget = Budget(max_chars or reading.NO_END, cost)
+        message, was_unread = reading.slice_of(self._here, message_id, budget, offset)
+        if was_unread and not keep:
+            self.shown([message])
+        return message.held_by(self)
+
+    def past(self, cursor: str) -> InboxPage:
+        """Return what was shown or handled here behind *cursor*, whole, up to 1 000 messages. Raises BadValue."""
+        return reading.look(self._here, Query(1_000, cursor, state="past"), Budget(reading.NO_END), claim=False)
+
     @property
     def trouble(self) -> AimessageError | None:
         """What stands between a running `listen` or `wait` and the relay now; None if nothing does."""
         return self._receiver.trouble
 
-    def shown(self, messages: list[Message], *, until_handled: bool = False) -> None:
+    def shown(self, messages: Sequence[Message], *, until_handled: bool = False) -> None:
         """A consumer has been shown these messages: they do not come again."""
         consumers.mark_shown(self._here, [int(each.cursor) for each in messages], until_handled=until_handled)
+        self._changes.tell()
+
+    def give_back(self, messages: Sequence[Message]) -> None:
+        """Nobody has been shown these messages of a `wait` or an `inbox` with *keep*: whoever comes next gets them."""
+        consumers.give_back(self._here, [int(each.cursor) for each in messages], seen=False)
         self._changes.tell()
 
     async def acknowledge(self, message_id: str) -> None:
@@ -394,13 +432,9 @@ class Agent:
 
     async def refresh(self, *, timeout: timedelta | float = 5) -> bool:  # noqa: ASYNC109 - best effort
         """Take in what waits at the relay, if this machine is the active one; return whether that was possible."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _delta(timeout).total_seconds()
-        async with self._receiver.receiving(Need.WATCH) as watch:
-            with contextlib.suppress(AimessageError):
-                while not self._receiver.settled and loop.time() < until:
-                    await self._receiver.next(watch, until - loop.time())
-            return self._receiver.settled
+        with contextlib.suppress(AimessageError):
+            await self._receiver.settle(Need.WATCH, _delta(timeout))
+        return self._receiver.settled and self.trouble is None
 
 
 def _receipts(wait_for: str) -> Receipts:

@@ -21,12 +21,17 @@ __all__ = [
     "claim",
     "forget_held",
     "give_back",
+    "is_unread",
     "mark_shown",
+    "one_in",
     "received_before",
     "release_what_is_due",
+    "rows_in",
     "settled_among",
     "stop_awaiting",
+    "take",
     "take_answer",
+    "tidy",
 ]
 
 _COLUMNS = "row, sender, id, kind, received_at, content, flags, redelivered"
@@ -49,31 +54,61 @@ def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
     if not _is_worth_a_look(here):
         return []
     with here.vault.transaction() as vault:
-        shelf.release_due(here, vault, here.now_ms)
-        _reclaim(here, vault)
-        fitting = _fitting(here, vault, wanted, limit + 1)
+        tidy(here, vault)
+        fitting = rows_in(here, vault, ("new",), wanted, 0, limit + 1)
         taken = fitting[:limit]
-        for row, _ in taken:
-            vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, row))
+        take(here, vault, [row for row, _ in taken])
     last = len(taken) - 1
     return [(row, message.with_more(at < last or len(fitting) > limit)) for at, (row, message) in enumerate(taken)]
 
 
-def _fitting(here: Here, vault: Transaction, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
-    """Return up to *limit* of the rows that nobody has and *wanted* admits; threads are sealed, so each is opened."""
+def tidy(here: Here, vault: Transaction) -> None:
+    """Let through what has waited long enough, and free the rows of consumers that have ended."""
+    shelf.release_due(here, vault, here.now_ms)
+    _reclaim(here, vault)
+
+
+def take(here: Here, vault: Transaction, rows: Iterable[int]) -> None:
+    """These rows, which nobody has, are ours until we show or give them back."""
+    for row in rows:
+        vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, row))
+
+
+def rows_in(
+    here: Here, vault: Transaction, states: Sequence[str], wanted: Filter, after: int, limit: int
+) -> list[tuple[int, Message]]:
+    """Return up to *limit* rows behind row *after* that are in one of *states* and that *wanted* admits, oldest first.
+
+    Threads are sealed, so each row is opened.
+    """
     found: list[tuple[int, Message]] = []
-    last = 0
+    marks = ", ".join("?" * len(states))
     while len(found) < limit:
         rows = vault.run(
-            f"SELECT {_COLUMNS} FROM inbox WHERE state = 'new' AND row > ?1 AND (?2 IS NULL OR sender = ?2) "  # noqa: S608 - constants
-            "ORDER BY row LIMIT ?3",
-            (last, wanted.sender, limit),
+            f"SELECT {_COLUMNS} FROM inbox WHERE state IN ({marks}) AND row > ? AND (? IS NULL OR sender = ?) "  # noqa: S608 - constants
+            "ORDER BY row LIMIT ?",
+            (*states, after, wanted.sender, wanted.sender, limit),
         ).fetchall()
         if not rows:
             break
-        last = rows[-1][0]
+        after = rows[-1][0]
         found += [each for each in (_opened(here, vault, row) for row in rows) if wanted.admits(each[1])]
     return found[:limit]
+
+
+def one_in(here: Here, vault: Transaction, states: Sequence[str], message_id: MessageId) -> Message | None:
+    """Return the message of this id, if it is in one of *states*."""
+    marks = ", ".join("?" * len(states))
+    row = vault.run(
+        f"SELECT {_COLUMNS} FROM inbox WHERE id = ? AND state IN ({marks}) ORDER BY row LIMIT 1",  # noqa: S608 - constants
+        (message_id, *states),
+    ).fetchone()
+    return _opened(here, vault, row)[1] if row else None
+
+
+def is_unread(vault: Transaction, row: int) -> bool:
+    """Return whether nobody has this row yet."""
+    return vault.run("SELECT 1 FROM inbox WHERE row = ? AND state = 'new'", (row,)).fetchone() is not None
 
 
 def _is_worth_a_look(here: Here) -> bool:
@@ -104,23 +139,29 @@ def release_what_is_due(here: Here) -> None:
             shelf.release_due(here, vault, here.now_ms)
 
 
-def give_back(here: Here, rows: Sequence[int]) -> None:
-    """We have not dealt with these rows, although they may have been seen: whoever comes next gets them, marked."""
+def give_back(here: Here, rows: Sequence[int], *, seen: bool = True) -> None:
+    """We have not dealt with these rows: whoever comes next gets them, marked if they may have been *seen*."""
     with here.vault.transaction(lasting=False) as vault:
         for row in rows:
             vault.run(
-                "UPDATE inbox SET state = 'new', consumer = NULL, redelivered = 1 WHERE row = ? AND state = 'claimed'",
-                (row,),
+                "UPDATE inbox SET state = 'new', consumer = NULL, redelivered = redelivered OR ? "
+                "WHERE row = ? AND state = 'claimed'",
+                (seen, row),
             )
 
 
 def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) -> None:
-    """A consumer has been shown these rows; with *until_handled* they stay with it until it acknowledges them."""
+    """We have been shown these rows; with *until_handled* they stay with us until somebody acknowledges them.
+
+    Rows that another consumer has stay as they are.
+    """
     # A power cut may undo this, but not the claim: then these rows come again, marked `redelivered`.
     with here.vault.transaction(lasting=False) as vault:
         for row in rows:
             found = vault.run(
-                "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer')", (row,)
+                "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer') "
+                "AND consumer = ?",
+                (row, here.living.token),
             ).fetchone()
             if found is None:
                 continue

@@ -129,6 +129,10 @@ class Dialling(msgspec.Struct, frozen=True):
     no_proxy: str = ""
     notice: Callable[[str], None] = _warn
 
+    def believing(self, remembered: str | None) -> "Dialling":
+        """Return this with the CA file that registration *remembered*, unless this names one itself."""
+        return msgspec.structs.replace(self, ca_file=Path(remembered)) if remembered and self.ca_file is None else self
+
     def route(self, server: str) -> Route:
         """Return the way to *server*.
 

@@ -41,6 +41,7 @@ async def register(settings: Settings, username: str, *, if_not_exists: bool = F
     """Make a new identity and claim *username* for it; safe to repeat after any failure.
 
     *invite*: the code from the relay's operator, where one is needed; by default the one in *settings*.
+    With *if_not_exists* an agent that has this name already is returned as it is, and `is_new` is false.
 
     Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay; InviteNeeded, InviteRefused,
     RegistrationClosed where not everybody may register.
@@ -80,7 +81,7 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
         with contextlib.suppress(Temporary):  # the next listen fills the stock; till then the last-resort key serves
             await stock_pairs(here, link, PAIRS_PER_STOCK)
         here.close()
-        return profile
+        return replace(profile, is_new=True)
     finally:
         link.close()
 

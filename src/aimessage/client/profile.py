@@ -27,6 +27,8 @@ class Profile(msgspec.Struct, frozen=True):
     relay_id: RelayId
     directory: Path
     dialling: Dialling = msgspec.field(default_factory=Dialling)
+    is_new: bool = False
+    """Whether this very call made it."""
 
     @property
     def token_path(self) -> Path:
@@ -73,12 +75,14 @@ def write_private(path: Path, content: bytes) -> None:
 
 def save_profile(profile: Profile) -> None:
     """Write the profile; from then on the agent is registered here."""
-    fields = {
+    fields: dict[str, object] = {
         "format": _FORMAT,
         "username": profile.username,
         "server": profile.server,
         "relay_id": profile.relay_id.hex(),
     }
+    if profile.dialling.ca_file is not None:
+        fields["ca_file"] = str(profile.dialling.ca_file.absolute())
     write_private(profile.directory / "profile.json", msgspec.json.format(msgspec.json.encode(fields), indent=1))
 
 
@@ -98,7 +102,7 @@ def load_profile(settings: Settings) -> Profile:
             server=settings.server or normal_server(fields["server"]),
             relay_id=RelayId(bytes.fromhex(fields["relay_id"])),
             directory=settings.directory,
-            dialling=settings.dialling,
+            dialling=settings.dialling.believing(fields.get("ca_file")),
         )
     except FileNotFoundError:
         raise NoIdentity(f"the agent {settings.agent} has no identity here") from None

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 
 from aimessage.client.account import Here
@@ -87,6 +88,14 @@ class Receiver:
     def settled(self) -> bool:
         """Whether all that waited at the relay is in the vault, as far as this process can do something for it."""
         return self._settled
+
+    async def settle(self, need: Need, limit: timedelta) -> None:
+        """Have what waits at the relay taken in; return when that is done, or after *limit*. Raises what ended it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + limit.total_seconds()
+        async with self.receiving(need) as watch:
+            while not self.settled and loop.time() < until:
+                await self.next(watch, until - loop.time())
 
     def _enter(self, need: Need, *, until_handled: bool) -> None:
         if need is Need.LISTEN and Need.LISTEN not in self._needs:

@@ -10,7 +10,7 @@ import unicodedata
 from aimessage.e2ee.unicode_tables import DEFAULT_IGNORABLE, JOINS_BEHIND, JOINS_IN_FRONT, PICTORIAL
 from aimessage.errors import EmptyMessage, NotUtf8, TextNotAllowed
 
-__all__ = ["MARKS_IN_A_ROW", "decode_text", "fold", "require_clean", "reveal"]
+__all__ = ["MARKS_IN_A_ROW", "decode_text", "fold", "needed_joiners", "require_clean", "reveal"]
 
 MARKS_IN_A_ROW = 4
 """The most nonspacing marks that may follow each other."""
@@ -57,6 +57,11 @@ def reveal(text: str) -> tuple[str, bool]:
         return text, not unicodedata.is_normalized("NFC", text)
     shown = "".join(f"\\u{{{ord(c):X}}}" if index in refused else c for index, c in enumerate(text))
     return shown, True
+
+
+def needed_joiners(text: str) -> frozenset[int]:
+    """Return the indexes of the joiners that the profile allows: where a script cannot be written without."""
+    return frozenset(at for at, character in enumerate(text) if character in _JOINERS and _joiner_allowed(text, at))
 
 
 def decode_text(octets: bytes) -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from aimessage.errors import AimessageError
 
-__all__ = ["LEVELS", "complain", "configure_logs", "event_log", "speaking_of"]
+__all__ = ["LEVELS", "complain", "configure_logs", "event_log", "shown", "speaking_of"]
 
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -30,6 +30,7 @@ def configure_logs(log_format: str, log_level: str = "info") -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
+            _shown,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[log_level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -58,6 +59,15 @@ def complain(error: AimessageError, log_format: str) -> None:
         line = {"event": "failed", "level": "error", "error": error.code, "message": error.message, "hint": error.hint}
         click.echo(json.dumps(line), err=True)
         return
-    click.echo(f"aimessage-server: {error.message}", err=True)
+    click.echo(shown(f"aimessage-server: {error.message}"), err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        click.echo(shown(f"hint: {error.hint}"), err=True)
+
+
+def shown(text: str) -> str:
+    """Return *text* with what a terminal would obey as `\\u{…}`: a path or an option may hold anything."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def _shown(_logger: object, _method: str, line: object) -> str:
+    return shown(str(line))  # the renderer before us has made it one

@@ -1,0 +1,50 @@
+"""`aimessage read ID`: one message that has come, whole or a piece of it."""
+
+import click
+
+from aimessage.cli.options import Shared, shared_options
+from aimessage.cli.running import run_async
+from aimessage.cli.showing import cost_on, max_chars_option, render_option, show_message
+
+__all__ = ["read"]
+
+
+@click.command(short_help="Print one message that has come, whole or a piece of it.")
+@click.argument("message_id", metavar="ID")
+@max_chars_option(None)
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Begin at character N of the text.")
+@render_option
+@shared_options
+def read(shared: Shared, message_id: str, max_chars: int | None, offset: int, render: str) -> None:
+    """Print a message that has come; it counts as shown.
+
+    \b
+      aimessage read ID --max-chars 4000
+      aimessage read ID --max-chars 4000 --offset 3390
+
+    With --json, next_offset is where the next piece begins, and null behind the last one.
+    """
+    run_async(_read(shared, message_id, max_chars, offset, render))
+
+
+async def _read(shared: Shared, message_id: str, max_chars: int | None, offset: int, render: str) -> None:
+    screen = shared.screen
+    behind = _rest(shared, message_id, 10**6)
+    async with shared.agent_here() as me:
+        message = await me.read(
+            message_id,
+            max_chars=None if max_chars is None else max_chars - len(behind) - 1,
+            offset=offset,
+            cost=cost_on(screen, render),
+            keep=True,
+        )
+        show_message(screen, message, render, named=True)
+        if message.next_offset is not None and not screen.as_json:
+            screen.show({}, _rest(shared, message.id, message.next_offset))
+        me.shown([message])  # only now: what was not printed comes again
+
+
+def _rest(shared: Shared, message_id: str, offset: int) -> str:
+    if shared.screen.as_json:
+        return ""
+    return shared.screen.hint(f"-- the next piece: aimessage read {message_id} --offset {offset}")
