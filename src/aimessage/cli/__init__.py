@@ -3,6 +3,6 @@
 `render` is the only place that prints, `failures` the only place that knows exit codes.
 """
 
-from aimessage.cli.app import main
+from aimessage.cli.door import main
 
 __all__ = ["main"]

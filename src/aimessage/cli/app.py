@@ -10,7 +10,8 @@ from aimessage import __version__
 from aimessage.cli.ask import ask
 from aimessage.cli.completion import completion
 from aimessage.cli.doctor import doctor
-from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
+from aimessage.cli.endings import quietly_closed, told
+from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed
 from aimessage.cli.fates import ack, status
 from aimessage.cli.history import history
 from aimessage.cli.inbox import inbox
@@ -65,9 +66,9 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except OutputClosed:
-        return _quietly_closed()
+        return quietly_closed()
     except Exception as problem:  # noqa: BLE001 — the process's own boundary: each failure ends as one sentence
-        return _told(Screen(output_is_json(arguments, environ), said_flags()), problem, environ)
+        return told(Screen(output_is_json(arguments, environ), said_flags()), problem, environ)
     return code if isinstance(code, int) else 0
 
 
@@ -75,26 +76,3 @@ def main() -> None:
     """Run the command line of this process and exit."""
     prepare_streams()
     sys.exit(run(sys.argv[1:], os.environ))
-
-
-def _told(screen: Screen, problem: Exception, environ: Mapping[str, str]) -> int:
-    failure = explain(problem)
-    try:
-        if environ.get("AIMESSAGE_DEBUG"):
-            screen.trace(problem)
-        screen.fail(failure)
-    except OutputClosed:
-        _quietly_closed()
-    return failure.exit_code
-
-
-def _quietly_closed() -> int:
-    # The interpreter flushes both streams when it ends; into the void, or it would complain about the broken pipe.
-    void = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            os.dup2(void, stream.fileno())
-        except (OSError, ValueError, AttributeError):
-            continue
-    os.close(void)
-    return 1

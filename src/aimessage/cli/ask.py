@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from aimessage.cli.bodies import body_options, read_body
-from aimessage.cli.inputs import DURATION
+from aimessage.cli.bodies import body_options
+from aimessage.cli.durations import DURATION
+from aimessage.cli.inputs import read_body
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.cli.showing import render_option, show_message

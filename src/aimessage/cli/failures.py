@@ -1,10 +1,10 @@
 """From an exception to what the caller sees: message, hint, exit code. The table of exit codes is only here."""
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import click
+import msgspec
 
 from aimessage.errors import (
     AimessageError,
@@ -18,6 +18,9 @@ from aimessage.errors import (
     Temporary,
     TimedOut,
 )
+
+if TYPE_CHECKING:
+    import click
 
 __all__ = ["EXIT_CODES", "EXIT_HELP", "INTERRUPTED", "Failure", "OutputClosed", "exit_code", "explain"]
 
@@ -56,8 +59,7 @@ class OutputClosed(Exception):
     """Whoever read our output went away, as `| head -1` does; there is nobody left to tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """What a failed command says. `retry_after` is in seconds; `to` and `id` name the send that failed."""
 
     error: str
@@ -71,7 +73,7 @@ class Failure:
 
     def about(self, recipient: str) -> "Failure":
         """Return this failure as that of the send to *recipient*."""
-        return replace(self, to=recipient)
+        return msgspec.structs.replace(self, to=recipient)
 
     def as_json(self) -> dict[str, object]:
         """Return the error object of `--json`; `to` and `id` appear where they are known."""
@@ -95,14 +97,14 @@ def explain(problem: BaseException) -> Failure:
     match problem:
         case AimessageError():
             return _ours(problem)
-        case click.UsageError():
-            return _usage(problem)
         case BaseExceptionGroup():
             leaves = list(_leaves(problem))
             return explain(next((leaf for leaf in leaves if isinstance(leaf, AimessageError)), leaves[0]))
         case OSError(strerror=str() as reason):
             place = f" {problem.filename}" if problem.filename else ""
             return Failure(Broken.code, f"cannot use{place or ' a file'}: {reason.lower()}", None, 1)
+        case _ if (usage := _as_usage(problem)) is not None:
+            return _usage(usage)
         case _:
             return Failure(
                 AimessageError.code,
@@ -124,7 +126,13 @@ def _ours(error: AimessageError) -> Failure:
     )
 
 
-def _usage(error: click.UsageError) -> Failure:
+def _as_usage(problem: BaseException) -> "click.UsageError | None":
+    """Return *problem* if it is about the command line; who has not loaded click does not meet one."""
+    click = sys.modules.get("click")
+    return problem if click is not None and isinstance(problem, click.UsageError) else None
+
+
+def _usage(error: "click.UsageError") -> Failure:
     message = error.format_message().rstrip(".")
     command = error.ctx.command_path if error.ctx is not None else "aimessage"
     return Failure(InvalidInput.code, message[:1].lower() + message[1:], f"{command} --help", EXIT_CODES[InvalidInput])

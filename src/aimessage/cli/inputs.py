@@ -1,22 +1,20 @@
 """What comes in from outside: durations, files, standard input, JSON. Every read is bounded."""
 
 import io
-import json
+import os
 import re
 import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, NoReturn
 
-import click
-
-from aimessage.errors import BadValue, TooLarge
+from aimessage.errors import BadValue, EmptyMessage, TooLarge
 
 __all__ = [
-    "DURATION",
     "MAX_INPUT_BYTES",
     "parse_duration",
     "parse_json",
+    "read_body",
     "read_file",
     "read_stdin",
     "stdin_is_terminal",
@@ -41,17 +39,6 @@ def parse_duration(text: str) -> timedelta:
     if duration > _LONGEST:
         raise BadValue("this duration is longer than a year", hint="write it like 30, 30s, 5m, 1h or 7d")
     return duration
-
-
-class _Duration(click.ParamType[timedelta]):
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        return value if isinstance(value, timedelta) else parse_duration(str(value))
-
-
-DURATION: Final = _Duration()
-"""The option type of durations."""
 
 
 def read_stdin() -> bytes:
@@ -82,6 +69,8 @@ def parse_json(text: str) -> object:
 
     Raises BadValue: not JSON (RFC 8259: NaN and Infinity are not), or nested too deeply.
     """
+    import json
+
     try:
         value: object = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -102,3 +91,27 @@ def _bounded(content: bytes, source: str) -> bytes:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def read_body(
+    message: str | None, file: Path | None, data: str | None, *, fold: bool = False
+) -> tuple[str | None, object]:
+    """Return the text and None, or None and the JSON value. Raises BadValue, EmptyMessage, NotUtf8, TooLarge."""
+    if sum(source is not None for source in (message, file, data)) > 1:
+        raise BadValue("more than one message body", hint="pass one of -m TEXT, --file FILE and --data JSON")
+    if data is not None:
+        return None, parse_json(data)
+    from aimessage import client
+
+    if file is not None:
+        octets = read_file(file)
+    elif message is None:
+        raise EmptyMessage("no message")
+    else:
+        octets = read_stdin() if message == "-" else _argument_bytes(message)
+    text = client.decode_text(octets)
+    return client.fold(text) if fold else text, None
+
+
+def _argument_bytes(argument: str) -> bytes:
+    return os.fsencode(argument)  # the bytes that the shell passed: what is not UTF-8 is refused, not guessed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from aimessage.cli.inputs import DURATION
+from aimessage.cli.durations import DURATION
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.cli.showing import render_option, show_message

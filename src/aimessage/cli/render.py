@@ -6,15 +6,14 @@ that carry a number drawn for this one message, which its sender cannot have kno
 """
 
 import io
-import json
 import re
 import sys
-import traceback
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TextIO
+
+import msgspec
 
 from aimessage.cli.failures import Failure, OutputClosed
 
@@ -40,6 +39,8 @@ def neutralise(text: str) -> str:
 
 def json_line(shape: Mapping[str, object]) -> str:
     """Return *shape* as one line of JSON that is safe on a terminal: what cannot be seen is escaped."""
+    import json  # a command that prints for people and talks to nobody's JSON needs none
+
     line = json.dumps(shape, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return _SUSPECT.sub(lambda hit: json.dumps(hit[0])[1:-1] if _is_unseen(hit[0]) else hit[0], line)
 
@@ -82,6 +83,8 @@ def fenced(message: Mapping[str, object], draw: Callable[[], str] = _draw) -> st
 def _body(message: Mapping[str, object]) -> str:
     if message["type"] != "message":
         return f"({message['type']})"
+    import json
+
     text = message["text"]
     said = text if isinstance(text, str) else json.dumps(message["data"], ensure_ascii=False)
     return f"{said}… (cut; {message['bytes']} bytes in all)" if message.get("truncated") else said
@@ -95,8 +98,7 @@ def _needed_joiners(text: str) -> frozenset[int]:
     return needed_joiners(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
+class Screen(msgspec.Struct, frozen=True):
     """Where a command's results go, as text for people or as one flat JSON object a line."""
 
     as_json: bool
@@ -165,6 +167,8 @@ class Screen:
 
     def trace(self, problem: BaseException) -> None:
         """Print where *problem* came from, for whoever repairs it; only on request."""
+        import traceback
+
         _write(sys.stderr, _for_people("".join(traceback.format_exception(problem)).rstrip("\n")))
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from aimessage.cli.bodies import body_options, read_body
+from aimessage.cli.bodies import body_options
+from aimessage.cli.durations import DURATION
 from aimessage.cli.failures import Failure, explain
-from aimessage.cli.inputs import DURATION
+from aimessage.cli.inputs import read_body
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.errors import AimessageError

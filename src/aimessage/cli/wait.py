@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from aimessage.cli.durations import DURATION
 from aimessage.cli.inbox import footer_chars, show_page
-from aimessage.cli.inputs import DURATION
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.cli.showing import cost_on, max_chars_option, render_option, show_message

@@ -7,7 +7,7 @@ or subscribe uses `link` instead.
 import itertools
 import socket
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from aimessage.client import fates
@@ -116,7 +116,9 @@ class BlockingLink:
     def _dial(self) -> socket.socket:
         parts = urlsplit(self._route.server)
         host, port = dialled_host(self._route.server), parts.port or _PORTS[parts.scheme]
-        plain = socket.create_connection((host, port), min(self._waiting.left(), GREETING_SECONDS))
+        # As bytes, for as a string the resolver would first load what it needs for names that are not ASCII.
+        address = (cast("str", host.encode("ascii")), port)
+        plain = socket.create_connection(address, min(self._waiting.left(), GREETING_SECONDS))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._route.tls is None:
             return plain
