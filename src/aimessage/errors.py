@@ -26,7 +26,7 @@ __all__ = [
     "NotFound", "RecipientUnknown", "MessageUnknown",
     "NotAuthenticated", "NoIdentity", "TokenMalformed", "ProofRejected", "PassphraseWrong",
     "Denied", "UsernameTaken", "IdentityExists", "Blocked", "Superseded", "HostRefused", "IdempotencyConflict",
-    "GenerationStale", "ProxyRefused",
+    "GenerationStale", "ProxyRefused", "RegistrationClosed", "InviteNeeded", "InviteRefused",
     "HumanNeeded", "PeerIdentityChanged", "RelayChanged", "CertificateRefused",
     "OverLimit", "TooLarge", "MailboxFull",
     "Temporary", "RelayUnreachable", "RateLimited", "RelayUnavailable", "LinkLost",
@@ -214,6 +214,27 @@ class ProxyRefused(Denied):
 
     code = "proxy_refused"
     default_hint = "ask whoever runs the proxy to allow the relay, or name the relay's host in NO_PROXY"
+
+
+class RegistrationClosed(Denied):
+    """The relay registers nobody; who is registered logs in as ever."""
+
+    code = "registration_closed"
+    default_hint = "ask the relay's operator for an account, or restore yours with: aimessage restore --username NAME"
+
+
+class InviteNeeded(Denied):
+    """The relay registers only who has an invitation of its operator, and none was shown."""
+
+    code = "invite_needed"
+    default_hint = "ask the relay's operator for an invitation and register with: --invite-file FILE"
+
+
+class InviteRefused(Denied):
+    """The relay does not know the invitation, or it is used up or has expired."""
+
+    code = "invite_refused"
+    default_hint = "ask the relay's operator for another invitation: aimessage-server invite create"
 
 
 class HumanNeeded(AimessageError):

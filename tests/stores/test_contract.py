@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from aimessage.errors import RecipientUnknown
-from aimessage.stores.ports import CaughtUp, Refusal, Standing, Store, Subscription
+from aimessage.stores.invitations import KEPT
+from aimessage.stores.ports import CaughtUp, Invite, Refusal, Registered, Standing, Store, Subscription
 from aimessage.types import Position, VaultId
 from support.stores import ALICE, BOB, NOW, VAULT, ManualClock, accepted, account, contents, name, number, post
 
@@ -382,3 +383,99 @@ async def test_what_the_operator_has_decided_outlives_the_store_and_can_be_taken
 
     assert await store.standings.of(ALICE) is Standing.GOOD
     assert await store.standings.all() == {BOB: Standing.REMOVED}
+
+
+def invite(value: int = 0, *, uses: int = 1, expires_at: int = 0) -> Invite:
+    """Return one of many invitations that nobody has used."""
+    return Invite(value.to_bytes(32, "big"), f"label {value}", NOW, expires_at, uses)
+
+
+async def code_of(store: Store, account: Registered, digest: bytes, now_ms: int = NOW) -> str:
+    """Return the code that a registration by invitation is refused with, "" if *account* has its name then."""
+    answer = await store.invites.register(account, digest, now_ms=now_ms)
+    if isinstance(answer, Refusal):
+        return answer.code
+    return "" if answer == account else "username_taken"
+
+
+async def test_an_invitation_is_good_for_as_many_registrations_as_it_says(store: Store) -> None:
+    assert await store.invites.add(invite(uses=2), now_ms=NOW) is None
+
+    codes = [await code_of(store, account(name(value)), invite().digest) for value in range(4)]
+
+    assert codes == ["", "", "invite_refused", "invite_refused"]
+    assert await store.directory.names(after="", limit=9) == [name(0), name(1)]
+    assert await store.invites.all() == [replace(invite(uses=2), used=2)]
+
+
+async def test_of_fifty_who_come_at_once_with_one_invitation_one_gets_in(store: Store) -> None:
+    await store.invites.add(invite(), now_ms=NOW)
+
+    codes = await asyncio.gather(*(code_of(store, account(name(value)), invite().digest) for value in range(50)))
+
+    assert sorted(codes) == ["", *["invite_refused"] * 49]
+    assert len(await store.directory.names(after="", limit=99)) == 1
+
+
+async def test_a_registration_that_loses_the_name_leaves_the_invitation_unused(store: Store) -> None:
+    await store.directory.register(account(ALICE))
+    await store.invites.add(invite(), now_ms=NOW)
+
+    assert await code_of(store, account(ALICE, b"other" * 6 + b"kk"), invite().digest) == "username_taken"
+    assert await code_of(store, account(BOB), invite().digest) == ""
+
+
+async def test_of_many_keys_with_an_invitation_each_that_race_for_a_name_one_is_used(store: Store) -> None:
+    for value in range(20):
+        await store.invites.add(invite(value), now_ms=NOW)
+
+    claims = [account(ALICE, bytes([value]) * 32) for value in range(20)]
+    await asyncio.gather(*(code_of(store, claim, invite(at).digest) for at, claim in enumerate(claims)))
+
+    assert sum(kept.used for kept in await store.invites.all()) == 1
+
+
+async def test_the_same_key_registers_again_with_any_invitation_and_uses_none(store: Store) -> None:
+    await store.invites.add(invite(1), now_ms=NOW)
+    await store.invites.add(invite(2), now_ms=NOW)
+    await store.invites.register(account(ALICE), invite(1).digest, now_ms=NOW)
+
+    for digest in (invite(1).digest, invite(2).digest, b"unknown"):
+        assert await code_of(store, account(ALICE), digest) == ""
+
+    assert [kept.used for kept in await store.invites.all()] == [1, 0]
+
+
+async def test_an_unknown_or_expired_invitation_tells_nothing_of_the_name_and_claims_none(store: Store) -> None:
+    await store.directory.register(account(ALICE))
+    await store.invites.add(invite(expires_at=NOW + 100), now_ms=NOW)
+
+    for stranger in (account(ALICE, b"x" * 32), account(BOB)):
+        assert await code_of(store, stranger, b"unknown") == "invite_refused"
+        assert await code_of(store, stranger, invite().digest, now_ms=NOW + 100) == "invite_refused"
+
+    assert await store.directory.find(BOB) is None
+    assert await code_of(store, account(BOB), invite().digest, now_ms=NOW + 99) == ""
+
+
+async def test_a_revoked_invitation_is_gone(store: Store) -> None:
+    await store.invites.add(invite(), now_ms=NOW)
+
+    assert await store.invites.revoke(invite().digest)
+    assert not await store.invites.revoke(invite().digest)
+    assert await store.invites.all() == []
+    assert await code_of(store, account(ALICE), invite().digest) == "invite_refused"
+
+
+async def test_invitations_that_are_over_make_room_and_no_other_does(store: Store) -> None:
+    made = [invite(value, expires_at=NOW + 5 if value < 2 else 0) for value in range(KEPT)]
+    answers = await asyncio.gather(*(store.invites.add(one, now_ms=NOW) for one in made))
+    assert set(answers) == {None}
+
+    refused = await store.invites.add(invite(KEPT), now_ms=NOW)
+    taken = await store.invites.add(invite(KEPT), now_ms=NOW + 5)
+
+    assert isinstance(refused, Refusal)
+    assert refused.code == "over_limit"
+    assert taken is None
+    assert [kept.digest for kept in await store.invites.all()] == [invite(value).digest for value in range(2, KEPT + 1)]

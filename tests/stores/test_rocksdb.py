@@ -12,11 +12,11 @@ import pytest
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.octets import u16, u64
-from aimessage.stores.ports import Quotas, Refusal, Subscription
+from aimessage.stores.ports import Invite, Quotas, Refusal, Subscription
 from aimessage.stores.rocksdb import RocksStore, keys, open_rocksdb_store, verify_directory
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch
-from support.stores import ALICE, BOB, VAULT, ManualClock, accepted, account, contents, number, post
+from support.stores import ALICE, BOB, NOW, VAULT, ManualClock, accepted, account, contents, number, post
 
 TESTS = Path(__file__).parents[1]
 
@@ -45,6 +45,26 @@ def overwrite_manifest(path: Path) -> None:
 async def words(process: Process) -> list[str]:
     output, _ = await process.communicate()
     return output.decode().split()
+
+
+async def test_an_invitation_and_its_use_survive_reopening_and_damage_to_it_is_named(tmp_path: Path) -> None:
+    invite = Invite(b"i" * 32, "for the planners", NOW, NOW + 1000, 3)
+    store = await opened(tmp_path)
+    await store.invites.add(invite, now_ms=NOW)
+    await store.invites.register(account(ALICE), invite.digest, now_ms=NOW)
+    await store.close()
+
+    store = await opened(tmp_path)
+    found = await store.invites.all()
+    await store.close()
+    whole = verify_directory(tmp_path)
+    engine = Engine(tmp_path)
+    engine.write({keys.invite(invite.digest): b"nonsense"})
+    engine.close()
+
+    assert found == [replace(invite, used=1)]
+    assert whole.damages == ()
+    assert verify_directory(tmp_path).damages == ("an invitation does not decode",)
 
 
 async def test_everything_survives_reopening(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy, system_entropy
 from aimessage.errors import RecipientUnknown, Unsupported
+from aimessage.stores.invitations import KEPT, TOO_MANY, is_over, usable
 from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry, malformed
 from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
     CaughtUp,
     Directory,
+    Invite,
+    Invites,
     Mailboxes,
     Pairs,
     Posting,
@@ -156,6 +159,43 @@ class MemoryDirectory:
         return sorted(name for name in self._accounts if name > after)[:limit]
 
 
+class MemoryInvites:
+    """`ports.Invites` in memory; registers in *directory*."""
+
+    def __init__(self, directory: MemoryDirectory) -> None:
+        self._directory = directory
+        self._kept: dict[bytes, Invite] = {}
+
+    async def add(self, invite: Invite, *, now_ms: int) -> Refusal | None:
+        """Keep a new invitation; those that are over make room if there are too many."""
+        if len(self._kept) >= KEPT:
+            self._kept = {digest: old for digest, old in self._kept.items() if not is_over(old, now_ms)}
+            if len(self._kept) >= KEPT:
+                return TOO_MANY
+        self._kept[invite.digest] = invite
+        return None
+
+    async def register(self, account: Registered, digest: bytes, *, now_ms: int) -> Registered | Refusal:
+        """Claim a username by invitation and return what stands there now."""
+        there = await self._directory.find(account.username)
+        if there is not None and there.signing_key == account.signing_key:
+            return there
+        invite = usable(self._kept.get(digest), now_ms)
+        if isinstance(invite, Refusal):
+            return invite
+        if there is None:
+            self._kept[digest] = replace(invite, used=invite.used + 1)
+        return await self._directory.register(account)
+
+    async def revoke(self, digest: bytes) -> bool:
+        """Delete an invitation; return whether it was there."""
+        return self._kept.pop(digest, None) is not None
+
+    async def all(self) -> list[Invite]:
+        """Return every invitation that is kept, in the order of the digests."""
+        return [self._kept[digest] for digest in sorted(self._kept)]
+
+
 class MemoryPairs:
     """`ports.Pairs` in memory: a queue by owner and vault."""
 
@@ -252,8 +292,11 @@ class MemoryStore:
     def __init__(self, quotas: Quotas, relay_id: RelayId, clock: Clock) -> None:
         self._relay_id = relay_id
         self.mailboxes: Mailboxes = MemoryMailboxes(quotas)
-        self.pairs: Pairs = MemoryPairs()
-        self.directory: Directory = MemoryDirectory(self.pairs)
+        pairs = MemoryPairs()
+        directory = MemoryDirectory(pairs)
+        self.pairs: Pairs = pairs
+        self.directory: Directory = directory
+        self.invites: Invites = MemoryInvites(directory)
         self.subscriptions: Subscriptions = MemorySubscriptions()
         self.states: States = MemoryStates()
         self.standings: Standings = MemoryStandings()

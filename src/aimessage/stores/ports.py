@@ -15,8 +15,9 @@ from typing import Protocol
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
-    "Budgets", "CaughtUp", "Directory", "Findings", "Mailboxes", "Pairs", "Posting", "Presence", "Quotas", "Receipt",
-    "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored", "Subscription", "Subscriptions",
+    "Budgets", "CaughtUp", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Pairs", "Posting", "Presence",
+    "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored",
+    "Subscription", "Subscriptions",
 ]  # fmt: skip
 
 
@@ -152,6 +153,51 @@ class Directory(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """One invitation, known by the SHA-256 of its code; times in milliseconds since 1970, *expires_at* 0 for never.
+
+    *uses*: how many registrations it was made for; *used*: how many there were.
+    """
+
+    digest: bytes
+    label: str
+    made_at: int
+    expires_at: int
+    uses: int
+    used: int = 0
+
+
+class Invites(Protocol):
+    """The operator's invitations to register. None is good for more registrations than it was made for.
+
+    `stores.invitations` says when one is over, what is answered then, and how many are kept.
+    """
+
+    async def add(self, invite: Invite, *, now_ms: int) -> Refusal | None:
+        """Keep a new invitation. Refused with `over_limit` if `KEPT` are kept and none of them is over; if some are,
+        all those are deleted first."""
+        ...
+
+    async def register(self, account: Registered, digest: bytes, *, now_ms: int) -> Registered | Refusal:
+        """Claim a username by invitation and return what stands there now: *account*, or whoever was first.
+
+        What stands there under the same signing key is returned whatever the invitation is. Else an invitation that is
+        unknown or over is refused with `invite_refused`, the name being free or not. A use is counted if and only if
+        the name was claimed by this call; a store that cannot change both at once may lose a use when it is cut off
+        between, and never gives one too many.
+        """
+        ...
+
+    async def revoke(self, digest: bytes) -> bool:
+        """Delete an invitation, also while the disk is nearly full; return whether it was there."""
+        ...
+
+    async def all(self) -> list[Invite]:
+        """Return every invitation that is kept, those that are over included, in the order of the digests."""
+        ...
+
+
 class Pairs(Protocol):
     """Stocks of one-time pairs. A pair is served once, however many relays ask at once."""
 
@@ -270,6 +316,7 @@ class Store(Protocol):
 
     mailboxes: Mailboxes
     directory: Directory
+    invites: Invites
     pairs: Pairs
     subscriptions: Subscriptions
     states: States

@@ -14,6 +14,7 @@ from aimessage.stores.ports import Findings
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.directory import load_account
 from aimessage.stores.rocksdb.engine import Engine
+from aimessage.stores.rocksdb.invites import load_invite
 from aimessage.stores.rocksdb.mailboxes import decode_entry
 from aimessage.types import MessageId, Username
 
@@ -67,7 +68,7 @@ class _Audit:
         passes: dict[bytes, Callable[[str, bytes, bytes], None]] = {
             b"u": self._account, b"b": self._record, b"m": self._entry, b"d": self._attempt, b"x": self._expiry,
             b"s": self._ends, b"p": self._pair, b"q": self._digest, b"c": self._short, b"g": self._short,
-            b"t": self._short, b"z": self._short,
+            b"t": self._short, b"z": self._fact,
         }  # fmt: skip
         self._know_owners()
         for kind, visit in passes.items():
@@ -169,6 +170,10 @@ class _Audit:
 
     def _short(self, owner: str, key: bytes, value: bytes) -> None:
         """A record that only has to be there whole."""
+
+    def _fact(self, _: str, key: bytes, value: bytes) -> None:
+        if key.startswith(keys.invite(b"")):
+            load_invite(key, value)
 
     def _mailbox(self, owner: str) -> _Mailbox:
         return self.mailboxes.setdefault(owner, _Mailbox())

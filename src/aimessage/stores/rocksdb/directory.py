@@ -17,7 +17,7 @@ from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch, Writer
 from aimessage.types import Username, VaultId
 
-__all__ = ["RocksDirectory", "RocksPairs", "load_account"]
+__all__ = ["RocksDirectory", "RocksPairs", "claim_name", "load_account", "standing_account"]
 
 
 class _Account(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,6 +47,21 @@ def load_account(username: Username, octets: bytes) -> Registered:
     return Registered(username, kept.signing_key, kept.bundle, vault_id, kept.epoch, kept.registered_at)
 
 
+def standing_account(batch: Batch, username: Username) -> Registered | None:
+    """Return who has this name, if anybody has. Raises StoreDamaged."""
+    octets = batch.get(keys.user(username))
+    return None if octets is None else load_account(username, octets)
+
+
+def claim_name(batch: Batch, account: Registered) -> Registered:
+    """Give *account* its name if it is free; return who has it then. Raises StoreDamaged."""
+    there = standing_account(batch, account.username)
+    if there is not None:
+        return there
+    batch.put(keys.user(account.username), _dump(account))
+    return account
+
+
 class RocksDirectory:
     """`ports.Directory` on RocksDB."""
 
@@ -56,15 +71,7 @@ class RocksDirectory:
 
     async def register(self, account: Registered) -> Registered:
         """Claim a username and return what stands there now: *account*, or whoever was first. Atomic."""
-
-        def claim(batch: Batch) -> Registered:
-            there = batch.get(keys.user(account.username))
-            if there is not None:
-                return load_account(account.username, there)
-            batch.put(keys.user(account.username), _dump(account))
-            return account
-
-        return await self._writer.run(claim, grows=True)
+        return await self._writer.run(lambda batch: claim_name(batch, account), grows=True)
 
     async def find(self, username: Username) -> Registered | None:
         """Return the account of this name, if there is one."""
@@ -75,10 +82,9 @@ class RocksDirectory:
         """Replace the account's bundle and drop the stock of any other vault. Raises RecipientUnknown."""
 
         def replace(batch: Batch) -> None:
-            octets = batch.get(keys.user(username))
-            if octets is None:
+            old = standing_account(batch, username)
+            if old is None:
                 raise RecipientUnknown(f"nobody is registered as {username}")
-            old = load_account(username, octets)
             new = Registered(username, old.signing_key, bundle, vault_id, epoch, old.registered_at)
             batch.put(keys.user(username), _dump(new))
             for key, _ in _stocks(batch, username):

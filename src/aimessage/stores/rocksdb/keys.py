@@ -7,6 +7,7 @@
     s owner 0 vault(16)                    stock's ends   p owner 0 vault(16) number(8) pair
     q owner 0 vault(16) sha256(pair)       number(8)      z name                        the store's own facts
     zstanding username                     the operator's word about an account that is not in good standing
+    zinvite sha256(code)                   an invitation
 
 Integers are big-endian, so that the order of keys is the order of positions and of times.
 """
@@ -19,7 +20,7 @@ from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = [
     "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry",
-    "expiry_bound", "expiry_parts", "generation", "mailbox", "mailbox_owner", "owned", "owner_of", "pair",
+    "expiry_bound", "expiry_parts", "generation", "invite", "mailbox", "mailbox_owner", "owned", "owner_of", "pair",
     "pair_digest", "standing", "state", "stock", "stocks", "subject", "subscription", "user", "username",
 ]  # fmt: skip
 
@@ -101,6 +102,11 @@ def generation(owner: Username, vault_id: VaultId) -> bytes:
 def standing(owner: str) -> bytes:
     """Return the key of what the operator has decided about an account."""
     return b"zstanding" + owner.encode()
+
+
+def invite(digest: bytes) -> bytes:
+    """Return the key of an invitation."""
+    return b"zinvite" + digest
 
 
 def state(owner: Username) -> bytes:

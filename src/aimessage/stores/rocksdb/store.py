@@ -14,6 +14,7 @@ from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
     Directory,
+    Invites,
     Mailboxes,
     Pairs,
     Presence,
@@ -27,6 +28,7 @@ from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.accounts import RocksStandings, RocksStates, RocksSubscriptions
 from aimessage.stores.rocksdb.directory import RocksDirectory, RocksPairs
 from aimessage.stores.rocksdb.engine import Engine
+from aimessage.stores.rocksdb.invites import RocksInvites
 from aimessage.stores.rocksdb.mailboxes import Accounts, RocksMailboxes
 from aimessage.stores.rocksdb.writer import Writer
 from aimessage.types import RelayId
@@ -51,6 +53,7 @@ class RocksStore:
         self._writer = Writer(engine, accounts.load, free_bytes)
         self.mailboxes: Mailboxes = RocksMailboxes(engine, self._writer, accounts)
         self.directory: Directory = RocksDirectory(engine, self._writer)
+        self.invites: Invites = RocksInvites(engine, self._writer)
         self.pairs: Pairs = RocksPairs(engine, self._writer)
         self.subscriptions: Subscriptions = RocksSubscriptions(engine, self._writer)
         self.states: States = RocksStates(engine, self._writer)
