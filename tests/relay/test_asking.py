@@ -1,6 +1,5 @@
 """stats and users as an operator types them, on a relay that runs."""
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -23,27 +22,12 @@ from aimessage.wire.frames import (
     StoreState,
     Users,
 )
-from support.commands import BIN, Home, Outcome, Relay, running_relay
+from support.commands import BIN, Home, Relay, operator, plainly, running_relay
 from support.relay import Peer
 
 
 def url_of(relay: Relay) -> str:
     return f"ws://127.0.0.1:{relay.port}"
-
-
-async def plainly(*words: str) -> Outcome:
-    """Run `aimessage-server` with *words* to its end."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(BIN / "aimessage-server", *words, stdout=pipe, stderr=pipe)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return Outcome(process.returncode, out, err)
-
-
-async def operator(relay: Relay, *words: str) -> Outcome:
-    """Run a command beside *relay*, with JSON lines."""
-    return await plainly("--log-format", "json", "--db-path", str(relay.db_path), *words)
 
 
 async def users(relay: Relay) -> dict[str, dict[str, object]]:

@@ -1,5 +1,6 @@
 """The installed commands as a user has them: real processes, a real relay, a home of one's own."""
 
+import asyncio
 import json
 import os
 import re
@@ -14,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Home", "Outcome", "Relay", "running_relay"]
+__all__ = ["Home", "Outcome", "Relay", "operator", "plainly", "running_relay"]
 
 BIN: Final = Path(sys.executable).parent
 _ADDRESS: Final = re.compile(r"(?:localhost|127\.0\.0\.1):([1-9][0-9]*)")
 _SETTINGS: Final = (
     *("AIMESSAGE_", "RATE_LIMIT_", "MAILBOX_"),
-    *("PORT", "DB_PATH", "LOG_FORMAT", "HOST_ADDRESS", "STORE", "PUBLIC_HOST"),
+    *("PORT", "DB_PATH", "LOG_FORMAT", "HOST_ADDRESS", "STORE", "PUBLIC_HOST", "REGISTRATION"),
 )
 _START_SECONDS: Final = 20.0
 _COMMAND_SECONDS: Final = 90.0
@@ -177,3 +178,18 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+async def plainly(*words: str) -> Outcome:
+    """Run `aimessage-server` with *words* to its end."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(BIN / "aimessage-server", *words, stdout=pipe, stderr=pipe)
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Outcome(process.returncode, out, err)
+
+
+async def operator(relay: Relay, *words: str) -> Outcome:
+    """Run a command beside *relay*, with JSON lines."""
+    return await plainly("--log-format", "json", "--db-path", str(relay.db_path), *words)

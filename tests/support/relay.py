@@ -121,14 +121,14 @@ class Peer:
         for message in self.link.data_to_send():
             self.raw(message)
 
-    async def register(self, host: str = HOST) -> Proved | Refused:
+    async def register(self, host: str = HOST, *, invite: str = "") -> Proved | Refused:
         """Register this name and return the relay's verdict."""
         nonce = system_entropy(32)
         signature = prove_registration(
             self.account, host, relay_nonce=self.welcome.nonce, client_nonce=nonce, vault_id=self.vault_id
         )
         bundle = self.bundle().encode()
-        self.link.prove(Register(self.name, host, nonce, self.vault_id, signature, bundle))
+        self.link.prove(Register(self.name, host, nonce, self.vault_id, signature, bundle, invite))
         self.flush()
         return await self.expect(Proved, Refused)
 

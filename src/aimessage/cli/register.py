@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aimessage.cli.inputs import read_file
+from aimessage.cli.inputs import read_file, read_stdin
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
-from aimessage.errors import NotUtf8
+from aimessage.errors import BadValue, NotUtf8
 
 if TYPE_CHECKING:
     from aimessage.cli.render import Screen
@@ -21,7 +21,10 @@ __all__ = ["register", "show_profile"]
 @click.option("-u", "--username", required=True, metavar="NAME", help="3 to 32 of a-z 0-9 _ -")
 @click.option("--if-not-exists", is_flag=True, help="Succeed when this agent already has this identity.")
 @click.option(
-    "--invite-file", type=click.Path(path_type=Path), metavar="FILE", help="The file with the relay's invitation."
+    "--invite-file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="The file with the relay operator's invitation, - for standard input (or AIMESSAGE_INVITE).",
 )
 @shared_options
 def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Path | None) -> None:
@@ -52,6 +55,9 @@ def show_profile(screen: "Screen", kind: str, profile: "Profile") -> None:
 
 def _invitation(path: Path) -> str:
     try:
-        return read_file(path).decode().strip()
+        text = (read_stdin() if str(path) == "-" else read_file(path)).decode().strip()
     except UnicodeDecodeError as error:
         raise NotUtf8("the invitation is not UTF-8 text", hint=f"check the file {path}") from error
+    if not text:
+        raise BadValue("there is no invitation in it", hint=f"check the file {path}")
+    return text

@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True):
     username: str | None = None
     token: SecretBytes | None = None
     passphrase: SecretBytes | None = None
+    invite: SecretBytes | None = None
     dialling: Dialling = msgspec.field(default_factory=Dialling)
 
     @property
@@ -62,8 +63,9 @@ def load_settings(
         agent=name,
         server=normal_server(address) if address else None,
         username=environ.get("AIMESSAGE_USERNAME") or None,
-        token=_secret(token_file) if token_file else _token(environ),
+        token=_secret(token_file) if token_file else _from(environ, "AIMESSAGE_TOKEN"),
         passphrase=_secret(passphrase_file) if passphrase_file else None,
+        invite=_from(environ, "AIMESSAGE_INVITE"),
         dialling=_dialling(environ, ca_file),
     )
 
@@ -102,8 +104,8 @@ def _dialling(environ: Mapping[str, str], ca_file: Path | None) -> Dialling:
     )
 
 
-def _token(environ: Mapping[str, str]) -> SecretBytes | None:
-    text = environ.get("AIMESSAGE_TOKEN")
+def _from(environ: Mapping[str, str], name: str) -> SecretBytes | None:
+    text = environ.get(name)
     return SecretBytes(text.encode()) if text else None
 
 

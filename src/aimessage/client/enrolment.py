@@ -40,10 +40,15 @@ def token_text(settings: Settings) -> str:
 async def register(settings: Settings, username: str, *, if_not_exists: bool = False, invite: str = "") -> Profile:
     """Make a new identity and claim *username* for it; safe to repeat after any failure.
 
-    Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay.
+    *invite*: the code from the relay's operator, where one is needed; by default the one in *settings*.
+
+    Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay; InviteNeeded, InviteRefused,
+    RegistrationClosed where not everybody may register.
     """
     require_support()
     name = parse_username(username)
+    if not invite and settings.invite is not None:
+        invite = settings.invite.reveal.decode("utf-8", "replace").strip()
     if _existing(settings) is None:
         _server(settings)  # before anything is made here
     # One at a time: two that mint would leave one's token beside the other's vault, and the name lost.

@@ -19,6 +19,7 @@ from aimessage.errors import AimessageError, InvalidInput, StoreDamaged
 from aimessage.relay.asking import ASKING
 from aimessage.relay.config import SETTINGS, RelayConfig, defaults_file
 from aimessage.relay.faults import behind
+from aimessage.relay.inviting import INVITING
 from aimessage.relay.log import complain, configure_logs, event_log
 from aimessage.relay.operate import COMMANDS, exit_code, load_or_exit
 from aimessage.relay.probe import PROBE
@@ -75,6 +76,7 @@ def _show(flags: dict[str, str | None]) -> None:
                 "db_path": str(config.db_path),
                 "store": config.store,
                 "log_format": config.log_format,
+                "registration": config.registration,
                 "rate_global": config.rate_global,
                 "rate_connection": config.rate_connection,
                 "mailbox_messages": quotas.messages,
@@ -171,7 +173,7 @@ def _banner(config: RelayConfig, port: int) -> None:
     sys.stdout.flush()
 
 
-for command in (*COMMANDS, *ASKING, PROBE):
+for command in (*COMMANDS, *ASKING, *INVITING, PROBE):
     _command.add_command(command)
 
 

@@ -13,7 +13,7 @@ from aimessage.relay.config import RelayConfig
 from aimessage.relay.operate import Flags, command_for, db_path_option
 from aimessage.stores.ports import Standing
 
-__all__ = ["ASKING"]
+__all__ = ["ASKING", "asking"]
 
 _Row = Mapping[str, object]
 _TOLD = {
@@ -24,7 +24,8 @@ _TOLD = {
 
 
 @contextmanager
-def _asking(flags: Flags, db_path: str | None) -> Iterator[tuple[RelayConfig, OperatorLine]]:
+def asking(flags: Flags, db_path: str | None) -> Iterator[tuple[RelayConfig, OperatorLine]]:
+    """A line to the relay that runs, for one command, and the boundary that `command_for` is."""
     with command_for(flags, db_path) as config:
         line = dial(config.db_path)
         if line is None:
@@ -42,7 +43,7 @@ def _asking(flags: Flags, db_path: str | None) -> Iterator[tuple[RelayConfig, Op
 @click.pass_obj
 def _stats(flags: Flags, watch: bool, every: float, db_path: str | None) -> None:
     """Print what the running relay has done since it started and how it is now."""
-    with suppress(KeyboardInterrupt), _asking(flags, db_path) as (config, line):
+    with suppress(KeyboardInterrupt), asking(flags, db_path) as (config, line):
         while True:
             figures = line.ask("stats")
             click.echo(json.dumps(figures) if config.log_format == "json" else "\n".join(_told(figures)))
@@ -80,7 +81,7 @@ def _users() -> None:
 @click.pass_obj
 def _list(flags: Flags, db_path: str | None) -> None:
     """Print every account, with its standing and what its mailbox holds."""
-    with _asking(flags, db_path) as (config, line):
+    with asking(flags, db_path) as (config, line):
         for row in _rows(line):
             if config.log_format == "json":
                 click.echo(json.dumps(row))
@@ -134,7 +135,7 @@ def _remove(flags: Flags, username: str, yes: bool, db_path: str | None) -> None
 
 
 def _decide(flags: Flags, db_path: str | None, username: str, standing: Standing) -> None:
-    with _asking(flags, db_path) as (config, line):
+    with asking(flags, db_path) as (config, line):
         before = line.ask("standing", username=username, standing=standing.value)["before"]
         if config.log_format == "json":
             click.echo(json.dumps({"username": username, "standing": standing.value, "before": before}))

@@ -11,14 +11,18 @@ from aimessage.errors import (
     BadValue,
     DecryptionFailed,
     HostRefused,
+    InviteNeeded,
     MalformedOctets,
     ProofRejected,
+    RegistrationClosed,
     UsernameMalformed,
     UsernameTaken,
+    error_from_code,
 )
 from aimessage.relay.config import RelayConfig, plain_host
+from aimessage.relay.invites import digest_of
 from aimessage.relay.limits import BOUNDS
-from aimessage.stores.ports import Registered, Store
+from aimessage.stores.ports import Refusal, Registered, Store
 from aimessage.types import RelayId, Username, parse_username
 from aimessage.wire.bundles import SUITE, Bundle
 from aimessage.wire.frames import Prove, Register
@@ -59,6 +63,7 @@ class Authenticator:
     def __init__(self, config: RelayConfig, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._registration = config.registration
         self._host_allowed = host_rule(config)
 
     async def prove(self, proof: Prove, challenge: Challenge) -> Registered:
@@ -80,7 +85,8 @@ class Authenticator:
     async def register(self, request: Register, challenge: Challenge) -> Registered:
         """Return the account that *request* made, or the same identity's existing one.
 
-        Raises UsernameTaken, UsernameMalformed, ProofRejected, HostRefused, BadValue.
+        Raises UsernameTaken, UsernameMalformed, ProofRejected, HostRefused, BadValue; if not everybody may register,
+        RegistrationClosed, InviteNeeded, InviteRefused, whether the name is free or not.
         """
         host = self._require_fresh(request, challenge)
         username = parse_username(request.username)
@@ -92,10 +98,27 @@ class Authenticator:
         self._require_signature(request, bundle.signing_key, username, host, challenge)
         now = milliseconds(self._clock.now())
         account = Registered(username, bundle.signing_key, request.bundle, bundle.vault_id, bundle.epoch, now)
-        standing = await self._store.directory.register(account)
+        standing = await self._claim(account, request.invite)
         if standing.signing_key != bundle.signing_key:
             raise UsernameTaken(f"the username {username} is taken")
         return standing
+
+    async def _claim(self, account: Registered, invite: str) -> Registered:
+        """Return who has the name of *account* now."""
+        if self._registration == "open":
+            return await self._store.directory.register(account)
+        if self._registration == "invite" and invite:
+            now = milliseconds(self._clock.now())
+            answer = await self._store.invites.register(account, digest_of(invite), now_ms=now)
+            if isinstance(answer, Refusal):
+                raise error_from_code(answer.code, answer.message)
+            return answer
+        standing = await self._store.directory.find(account.username)
+        if standing is not None and standing.signing_key == account.signing_key:
+            return standing
+        if self._registration == "invite":
+            raise InviteNeeded("this relay registers only who has an invitation")
+        raise RegistrationClosed("this relay registers nobody")
 
     def _require_fresh(self, proof: Prove | Register, challenge: Challenge) -> str:
         if self._clock.monotonic() - challenge.made_at > BOUNDS.nonce_seconds:

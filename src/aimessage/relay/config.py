@@ -24,6 +24,7 @@ class RelayConfig:
     db_path: Path
     store: str
     log_format: str
+    registration: str
     rate_global: float
     rate_connection: float
     quotas: Quotas
@@ -130,6 +131,7 @@ def _whole_or_auto(raw: str) -> int | None:
     return None if raw == "auto" else _whole(raw)
 
 
+REGISTRATIONS = ("open", "invite", "closed")
 _FILE_BYTES = 64 << 10
 _T = TypeVar("_T")
 _DEFAULT = Quotas()
@@ -153,6 +155,9 @@ SETTINGS = (
     Setting("db_path", "DB_PATH", "./data", _text, "directory of the durable store"),
     Setting("store", "STORE", "rocksdb", _one_of("rocksdb", "memory"), "rocksdb or memory"),
     Setting("log_format", "LOG_FORMAT", "console", _one_of("console", "json"), "console or json"),
+    Setting(
+        "registration", "REGISTRATION", "open", _one_of(*REGISTRATIONS), "who may register: open, invite or closed"
+    ),
     Setting("rate_global", "RATE_LIMIT_GLOBAL", "100", _rate, "handshakes, HTTP requests, registrations a second"),
     Setting("rate_connection", "RATE_LIMIT_CONNECTION", "10", _rate, "requests a second on one connection"),
     Setting("mailbox_messages", "MAILBOX_MESSAGES", str(_DEFAULT.messages), _whole, "messages a mailbox holds"),
@@ -193,6 +198,7 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
         db_path=Path(str(values["db_path"])),
         store=str(values["store"]),
         log_format=str(values["log_format"]),
+        registration=str(values["registration"]),
         rate_global=_as(float, values["rate_global"]),
         rate_connection=_as(float, values["rate_connection"]),
         quotas=Quotas(

@@ -86,7 +86,7 @@ class Desk:
         self.gate = Gate(config.rate_global, config.limits, clock)
         self.delivery = Delivery(store, self.hub, clock)
         self._store = store
-        self._entropy = entropy
+        self.entropy = entropy
         self._auth = Authenticator(config, store, clock)
         self.metrics = owner.metrics
         self._directory = DirectoryDesk(store, self.hub, owner.metrics, self.gate)
@@ -107,7 +107,7 @@ class Desk:
 
     def challenge(self) -> Challenge:
         """Return a fresh nonce."""
-        return Challenge(self._entropy(_NONCE_BYTES), self.clock.monotonic())
+        return Challenge(self.entropy(_NONCE_BYTES), self.clock.monotonic())
 
     def welcome(self, challenge: Challenge) -> Welcome:
         """Return the first frame of a link."""

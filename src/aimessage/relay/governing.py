@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from aimessage.errors import BadValue, RecipientUnknown, UsernameMalformed
 from aimessage.relay.admin import Handler
 from aimessage.relay.desk import Desk
+from aimessage.relay.invites import invite_requests
 from aimessage.relay.metrics import Gauges
 from aimessage.stores.ports import CaughtUp, Standing
 from aimessage.types import MessageId, Position, Username, parse_username
@@ -24,7 +25,8 @@ def relay_requests(desk: Desk, gauges: Callable[[], Awaitable[Gauges]]) -> dict[
     async def stats(_: Mapping[str, object], __: AsyncExitStack) -> Mapping[str, object]:
         return desk.metrics.summary(await gauges())
 
-    return {"stats": stats, "users": governor.users, "standing": governor.standing}
+    asked = {"stats": stats, "users": governor.users, "standing": governor.standing}
+    return asked | invite_requests(desk.store.invites, desk.config.registration, desk.clock, desk.entropy)
 
 
 class _Governor:
