@@ -10,6 +10,7 @@ from aimessage.errors import AimessageError, RecipientUnknown, RelayUnavailable,
 from aimessage.relay.desk import Desk
 from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
+from aimessage.relay.lobby import Guest
 from aimessage.relay.log import event_log
 from aimessage.relay.order import Order
 from aimessage.relay.outflow import Outflow
@@ -44,8 +45,8 @@ _Event = ClientFrame | UnknownFrame | LinkFailed
 class Connection:
     """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
 
-    def __init__(self, desk: Desk, address: str) -> None:
-        self.address = address
+    def __init__(self, desk: Desk, guest: Guest) -> None:
+        self.guest = guest
         self._desk = desk
         self._metrics = desk.metrics
         self._link = RelayLink()
@@ -67,6 +68,7 @@ class Connection:
     def opened(self, socket: Socket) -> None:
         """The handshake is done: greet, and start our task."""
         self._socket = socket
+        self.guest.cut = self._make_room
         welcome = self._desk.welcome(self._challenge)
         self._metrics.sent([welcome])
         self._link.greet(welcome)
@@ -120,6 +122,10 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
 
+    def _make_room(self) -> None:
+        """Go before the login, for somebody whose address has fewer sockets here."""
+        self.say_bye("relay_unavailable", "too many connections that are not logged in", 1.0)
+
     # The task.
 
     async def run(self) -> None:
@@ -147,12 +153,12 @@ class Connection:
 
     async def _login(self) -> Registered | None:
         try:
-            async with asyncio.timeout(self._desk.config.limits.login_seconds or None):
+            async with asyncio.timeout_at(self.guest.deadline):
                 proof = await self._next()
                 if not isinstance(proof, Prove | Register):
                     self._fail(proof)
                     return None
-                account = await self._desk.authenticate(proof, self._challenge, self.address)
+                account = await self._desk.authenticate(proof, self._challenge, self.guest.address)
         except TimeoutError:
             self._metrics.limit("login_time")
             self.say_bye("timed_out", "the proof did not come in time")

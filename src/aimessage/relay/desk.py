@@ -15,6 +15,7 @@ from aimessage.relay.delivery import Delivery
 from aimessage.relay.directory import DirectoryDesk
 from aimessage.relay.hub import Hub, Neighbour
 from aimessage.relay.limits import Gate
+from aimessage.relay.lobby import Guest
 from aimessage.relay.metrics import Metrics
 from aimessage.stores.ports import Mailboxes, Refusal, Registered, Standing, Store
 from aimessage.types import Username, VaultId
@@ -51,7 +52,7 @@ _SHUT_OUT = "the operator of this relay has shut this account out"
 class Link(Neighbour, Protocol):
     """A connection, as the service counts it."""
 
-    address: str
+    guest: Guest
 
 
 class Owner(Protocol):

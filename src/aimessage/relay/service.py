@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from math import ceil
 
@@ -15,11 +15,13 @@ from aimessage.relay.connection import Connection
 from aimessage.relay.desk import Desk, Link
 from aimessage.relay.governing import relay_requests
 from aimessage.relay.http import Request, Response, Upgrade, client_address, is_in, route
+from aimessage.relay.landing import Landing, listen
 from aimessage.relay.limits import BOUNDS, Bounds, RelayLimits, block_of
+from aimessage.relay.lobby import Guest, Lobby
 from aimessage.relay.log import event_log
 from aimessage.relay.metrics import Gauges, Metrics
 from aimessage.relay.tls import Tls, load_tls
-from aimessage.relay.transport import Socket, listen
+from aimessage.relay.transport import Socket
 from aimessage.relay.wiring import open_store
 from aimessage.stores.ports import Store
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
@@ -40,13 +42,13 @@ class Service:
         self._entropy = entropy
         self._tasks = tasks
         self._links: set[Link] = set()
-        self._strangers: set[Link] = set()
         self._owned: set[asyncio.Task[None]] = set()
         self.limits: RelayLimits = config.limits
         self._connection_bound = config.limits.connection_bound()
         self._trusted = config.trusted_proxies
-        self._at_the_door: Counter[str] = Counter()  # sockets of each address
-        self._links_of: Counter[str] = Counter()
+        self._lobby = Lobby(config.limits.unauthenticated, lambda: self.metrics.limit("sockets"))
+        self._members: dict[Link, str] = {}  # who is logged in, and where from
+        self._members_of: Counter[str] = Counter()
         self._draining = False
         self._over = False
         self._empty = asyncio.Event()
@@ -69,51 +71,52 @@ class Service:
         """A link is open; it counts as not logged in."""
         self.metrics.connected()
         self._links.add(link)
-        self._links_of[link.address] += 1
-        self._strangers.add(link)
 
     def logged_in(self, link: Link) -> None:
         """The link has proved itself."""
-        self._strangers.discard(link)
+        self._lobby.leave(link.guest)
+        self._members[link] = link.guest.address
+        self._members_of[link.guest.address] += 1
 
     def left(self, link: Link) -> None:
         """The link is over."""
-        if link in self._links:
-            _one_less(self._links_of, link.address)
+        self._lobby.leave(link.guest)
+        address = self._members.pop(link, None)
+        if address is not None:
+            _one_less(self._members_of, address)
         self._links.discard(link)
-        self._strangers.discard(link)
         if not self._links:
             self._empty.set()
 
-    def admit_socket(self, peer: str) -> Response | None:
-        """Count one more socket that is not logged in; if there are too many, return what to answer."""
-        address = block_of(peer)
-        waiting, most = self._at_the_door.total(), self.limits
-        if _is_full(waiting + len(self._strangers), most.unauthenticated) or _is_full(
-            waiting + len(self._links), self._connection_bound
-        ):
+    def admit(self, peer: str, cut: Callable[[], None]) -> Guest | Response:
+        """Count one more socket that is not logged in, and may be cut; if there are too many, return what to answer."""
+        address, seconds = block_of(peer), self.limits.login_seconds
+        if not is_in(peer, self._trusted) and _is_full(self._sockets_of(address), self.limits.connections_per_address):
+            return self._too_many_of_one()
+        guest = Guest(peer, address, asyncio.get_running_loop().time() + seconds if seconds else None, cut)
+        if _is_full(len(self._lobby) + len(self._members), self._connection_bound) or not self._lobby.enter(guest):
             self.metrics.limit("sockets")
             return Response(503, b"too many connections\n", headers={"Retry-After": "5"})
-        mine = self._at_the_door[address] + self._links_of[address]
-        if not is_in(peer, self._trusted) and _is_full(mine, most.connections_per_address):
-            return self._too_many_of_one()
-        self._at_the_door[address] += 1
-        return None
+        return guest
 
-    def forget_socket(self, peer: str) -> None:
-        """The socket has left the door."""
-        _one_less(self._at_the_door, block_of(peer))
+    def dismiss(self, guest: Guest) -> None:
+        """The socket is gone."""
+        self._lobby.leave(guest)
 
-    def client_of(self, request: Request, peer: str) -> str:
-        """Return the address that answers for *request*, which came from the socket of *peer*."""
-        return block_of(client_address(request, peer, self._trusted))
+    def seat(self, guest: Guest, request: Request) -> None:
+        """Count *guest* for the address that answers for *request*, its first."""
+        self._lobby.move(guest, block_of(client_address(request, guest.peer, self._trusted)))
+
+    def _sockets_of(self, address: str) -> int:
+        return self._lobby.of(address) + self._members_of[address]
 
     def _too_many_of_one(self) -> Response:
         self.metrics.limit("address_sockets")
         return Response(429, b"too many connections from this address\n", headers={"Retry-After": "5"})
 
-    async def judge(self, request: Request, address: str) -> Response | Upgrade:
+    async def judge(self, request: Request, guest: Guest) -> Response | Upgrade:
         """Return the answer to *request* under the global rate; probes have a rate of their own."""
+        address, most = guest.address, self.limits.connections_per_address
         if request.is_probe:
             wait = self.desk.gate.probes.take(address)
         elif request.path == "/metrics":
@@ -129,7 +132,7 @@ class Service:
         verdict = route(request, unready=unready, metrics=page)
         if self._draining and isinstance(verdict, Upgrade):
             return Response(503, b"this relay is stopping\n", headers={"Retry-After": "2"})
-        if isinstance(verdict, Upgrade) and _is_full(self._links_of[address], self.limits.connections_per_address):
+        if isinstance(verdict, Upgrade) and 0 < most < self._sockets_of(address):
             return self._too_many_of_one()  # behind a proxy, only now is it known whose socket this is
         return verdict
 
@@ -143,11 +146,11 @@ class Service:
     async def gauges(self) -> Gauges:
         """Return what is so at this moment."""
         entries, size = await self._store.mailboxes.totals()
-        return Gauges(len(self._links), len(self._strangers), entries, size, await self._unready())
+        return Gauges(len(self._links), len(self._links) - len(self._members), entries, size, await self._unready())
 
-    def new_socket(self, address: str) -> Socket:
+    def new_socket(self, guest: Guest) -> Socket:
         """Return the socket for an accepted upgrade, with a connection behind it."""
-        return Socket(Connection(self.desk, address), BOUNDS, self.limits, ANNOUNCED_MESSAGE_BYTES)
+        return Socket(Connection(self.desk, guest), BOUNDS, self.limits, ANNOUNCED_MESSAGE_BYTES)
 
     async def sweep(self) -> None:
         """Delete expired mail, a bounded batch at a time. Raises StoreDamaged, also if nobody else looks."""
@@ -240,7 +243,7 @@ def _operators(config: RelayConfig, store: Store, service: Service) -> AbstractA
     )
 
 
-async def _listen(service: Service, config: RelayConfig) -> tuple[asyncio.Server, int]:
+async def _listen(service: Service, config: RelayConfig) -> tuple[Landing, int]:
     try:
         return await listen(service, config.host, config.port, service.tls.context if service.tls else None)
     except OSError as error:

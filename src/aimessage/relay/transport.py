@@ -6,9 +6,7 @@ every socket is bounded in what it buffers, both ways.
 
 import asyncio
 import logging
-import socket as sockets
-import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Protocol
 
 from picows import (
@@ -27,8 +25,9 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # what ws_cr
 from aimessage.relay.frames import Assembler, Breach
 from aimessage.relay.http import Request, Response, Upgrade, parse_request
 from aimessage.relay.limits import Bounds, RelayLimits
+from aimessage.relay.lobby import Guest
 
-__all__ = ["Door", "Handler", "Judge", "Socket", "listen"]
+__all__ = ["Door", "Handler", "Judge", "Socket"]
 
 _GOING_AWAY = 1001
 _IDLE, _REPLY = 0.55, 0.35  # of the heartbeat: a dead peer is found in nine tenths of what was announced
@@ -179,23 +178,23 @@ class Judge(Protocol):
     bounds: Bounds
     limits: RelayLimits
 
-    def admit_socket(self, peer: str) -> Response | None:
-        """Count one more socket that is not logged in; if there are too many, return what to answer."""
+    def admit(self, peer: str, cut: Callable[[], None]) -> Guest | Response:
+        """Count one more socket that is not logged in, and may be cut; if there are too many, return what to answer."""
         ...
 
-    def forget_socket(self, peer: str) -> None:
-        """Undo admit_socket."""
+    def dismiss(self, guest: Guest) -> None:
+        """Undo admit, if it is not done."""
         ...
 
-    def client_of(self, request: Request, peer: str) -> str:
-        """Return the address that answers for *request*, which came from the socket of *peer*."""
+    def seat(self, guest: Guest, request: Request) -> None:
+        """Count *guest* for the address that answers for *request*, its first."""
         ...
 
-    async def judge(self, request: Request, address: str) -> Response | Upgrade:
+    async def judge(self, request: Request, guest: Guest) -> Response | Upgrade:
         """Return the answer, or the upgrade."""
         ...
 
-    def new_socket(self, address: str) -> Socket:
+    def new_socket(self, guest: Guest) -> Socket:
         """Return the socket, with its handler, for an accepted upgrade."""
         ...
 
@@ -205,29 +204,32 @@ class Judge(Protocol):
 
 
 class Door(asyncio.Protocol):
-    """Reads one HTTP head, bounded in size and time; answers it, or hands the connection over to picows."""
+    """Reads one HTTP head, bounded in size and time; answers it, or hands the connection over to picows.
 
-    def __init__(self, judge: Judge) -> None:
+    Behind TLS the *guest* was admitted before.
+    """
+
+    def __init__(self, judge: Judge, guest: Guest | None = None) -> None:
         self._judge = judge
+        self._guest = guest
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._peer = ""
-        self._counted = False
         self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A peer has connected."""
         self._transport = transport  # type: ignore[assignment]  # asyncio passes a Transport, typed as its base
-        self._peer = (transport.get_extra_info("peername") or ("",))[0]
-        refusal = self._judge.admit_socket(self._peer)
-        self._counted = refusal is None
-        # A refused peer gets its time too: it may not read what we answer.
-        seconds = self._judge.limits.login_seconds or (0 if self._counted else self._judge.bounds.close_seconds)
-        if seconds:
-            self._timer = asyncio.get_running_loop().call_later(seconds, transport.abort)  # type: ignore[attr-defined]
-        if refusal is not None:
-            self._answer(refusal)
+        abort: Callable[[], None] = transport.abort  # type: ignore[attr-defined]
+        loop = asyncio.get_running_loop()
+        guest = self._guest or self._judge.admit(_peer_of(transport), abort)
+        if isinstance(guest, Response):
+            self._timer = loop.call_later(self._judge.bounds.close_seconds, abort)  # it may not read what we answer
+            self._answer(guest)
+            return
+        self._guest, guest.cut = guest, abort
+        if guest.deadline is not None:
+            self._timer = loop.call_at(guest.deadline, abort)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the head, and perhaps behind it."""
@@ -240,24 +242,25 @@ class Door(asyncio.Protocol):
         elif end:
             self._transport.pause_reading()
             self._answered = True
-            self._judge.own(self._judged(head, tail))
+            if self._guest is not None:
+                self._judge.own(self._judged(self._guest, head, tail))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer has gone."""
         self._leave()
         self._transport = None
 
-    async def _judged(self, head: bytes, tail: bytes) -> None:
+    async def _judged(self, guest: Guest, head: bytes, tail: bytes) -> None:
         request = parse_request(head)
         if request is None:
             self._answer(Response(400, b"this is not an HTTP request\n"))
             return
-        address = self._judge.client_of(request, self._peer)
-        verdict = await self._judge.judge(request, address)
+        self._judge.seat(guest, request)
+        verdict = await self._judge.judge(request, guest)
         if isinstance(verdict, Response):
             self._answer(verdict, head_only=request.method == "HEAD")
         elif self._transport is not None and not self._transport.is_closing():
-            self._hand_over(self._transport, verdict, tail, address)
+            self._hand_over(self._transport, verdict, tail, guest)
 
     def _answer(self, response: Response, *, head_only: bool = False) -> None:
         self._answered = True
@@ -265,23 +268,31 @@ class Door(asyncio.Protocol):
             self._transport.write(response.encode(head_only=head_only))
             self._transport.close()
 
-    def _hand_over(self, transport: asyncio.Transport, upgrade: Upgrade, tail: bytes, address: str) -> None:
-        """From here on picows owns the connection, and the link counts as not logged in by itself."""
-        protocol = _picows(self._judge.new_socket(address), upgrade, self._judge.limits.heartbeat_seconds)
+    def _hand_over(self, transport: asyncio.Transport, upgrade: Upgrade, tail: bytes, guest: Guest) -> None:
+        """From here on picows owns the connection, and the link the guest."""
+        protocol = _picows(self._judge.new_socket(guest), upgrade, self._judge.limits.heartbeat_seconds)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         _feed(protocol, _canonical(upgrade.key) + tail)
-        self._leave()
-        if not transport.is_closing():
+        if transport.is_closing():
+            self._leave()
+        else:
+            self._stop_timer()
             transport.resume_reading()
 
     def _leave(self) -> None:
+        self._stop_timer()
+        if self._guest is not None:
+            self._judge.dismiss(self._guest)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._counted:
-            self._counted = False
-            self._judge.forget_socket(self._peer)
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> str:
+    return str((transport.get_extra_info("peername") or ("",))[0])
 
 
 def _canonical(key: str) -> bytes:
@@ -313,18 +324,3 @@ def _picows(socket: Socket, upgrade: Upgrade, heartbeat_seconds: float) -> WSPro
         WSAutoPingStrategy.PING_WHEN_IDLE, False,
         1 << 20, None, 4096,
     )  # fmt: skip
-
-
-async def listen(judge: Judge, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[asyncio.Server, int]:
-    """Return the listening server and its real port. Raises OSError: the address cannot be had."""
-
-    def new_door() -> Door:
-        return Door(judge)
-
-    # A handshake that does not come to its end is no socket of ours yet: time alone bounds it.
-    seconds = (judge.limits.login_seconds or None) if tls is not None else None
-    server = await asyncio.get_running_loop().create_server(
-        new_door, host, port, backlog=1024, ssl=tls, ssl_handshake_timeout=seconds
-    )
-    bound: sockets.socket = server.sockets[0]
-    return server, int(bound.getsockname()[1])
