@@ -213,3 +213,51 @@ async def test_at_256_descriptors_a_flood_neither_ends_nor_cripples_the_relay(tm
     finally:
         relay.terminate()
         await relay.wait()
+
+
+async def test_above_the_look_up_limit_known_unknown_and_offline_names_are_answered_alike(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, lookups="2") as url, Peer(url, "alice") as alice, Peer(url, "online") as online:
+        await online.register()
+        async with Peer(url, "friend") as friend, Peer(url, "offline") as offline:
+            await friend.register()
+            await offline.register()
+        await alice.register()
+        friendly = [await answer_to(alice, "friend")]
+        spent = [await answer_to(alice, name) for name in ("nobody-1", "nobody-2")]
+        names = ("online", "offline", "nobody-1", "nobody-3")
+        alike = [await answer_to(alice, name) for name in names]
+        alice.send(*(FetchBundle(alice.next_id(), name) for name in names))
+        alike += [await alice.expect(Refused) for _ in names]
+        friendly.append(await answer_to(alice, "friend"))
+        delivered = await mail_of(online)
+
+    assert [type(answer) for answer in friendly] == [Accepted, Accepted]
+    assert [getattr(answer, "code", "") for answer in spent] == ["recipient_unknown"] * 2
+    assert {(type(answer), getattr(answer, "code", ""), getattr(answer, "message", "")) for answer in alike} == {
+        (Refused, "rate_limited", "too many look-ups by this identity")
+    }
+    assert delivered == 0
+
+
+async def test_in_one_lot_a_known_name_behind_the_limit_is_answered_like_an_unknown_one(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, lookups="1") as url, Peer(url, "alice") as alice:
+        async with Peer(url, "bobby") as bobby:
+            await bobby.register()
+        await alice.register()
+        names = ("nobody-1", "bobby", "nobody-2", "bobby")
+        alice.send(*(post(alice, name) for name in names))
+        answers: list[Accepted | Refused] = [await alice.expect(Accepted, Refused) for _ in names]
+        answers.sort(key=lambda answer: answer.id)
+
+    assert [getattr(answer, "code", "") for answer in answers] == ["recipient_unknown", *["rate_limited"] * 3]
+
+
+async def answer_to(peer: Peer, name: str) -> Accepted | Refused:
+    peer.send(post(peer, name))
+    return await peer.expect(Accepted, Refused)
+
+
+async def mail_of(peer: Peer) -> int:
+    answer = await peer.subscribe()
+    assert isinstance(answer, Subscribed)
+    return answer.waiting

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from aimessage.clock import milliseconds
-from aimessage.errors import AimessageError, RecipientUnknown, RelayUnavailable, RemoteProtocolError, StoreDamaged
+from aimessage.errors import AimessageError, RelayUnavailable, RemoteProtocolError, StoreDamaged
 from aimessage.relay.desk import Desk
 from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
@@ -219,7 +219,7 @@ class Connection:
         allowed = self._within_rate(events)
         if kind is Post:
             posts = [event for event in allowed if isinstance(event, Post)]
-            answers = self._counted(owner, await self._desk.delivery.post(owner, posts, self._order))
+            answers = await self._desk.delivery.post(owner, posts, self._order)
             self._metrics.posted(answers)
             self.push(answers)
             return True
@@ -240,18 +240,6 @@ class Connection:
             raise
         except AimessageError as error:
             return _refused(getattr(event, "id", 0), error)
-
-    def _counted(self, owner: Username, answers: Sequence[RelayFrame]) -> list[RelayFrame]:
-        """A post also tells whether there is such a name: a refused one counts as a look-up."""
-        counted: list[RelayFrame] = []
-        for answer in answers:
-            unknown = answer if isinstance(answer, Refused) and answer.code == RecipientUnknown.code else None
-            if unknown and (wait := self._desk.gate.lookups.take(owner)):
-                self._metrics.limit("lookups")
-                counted.append(Refused(unknown.id, "rate_limited", "too many look-ups by this identity", wait))
-            else:
-                counted.append(answer)
-        return counted
 
     def _bucket_of(self, event: _Event) -> LinkBucket:
         is_receipt = isinstance(event, Post) and event.mail_class == MailClass.CONTROL

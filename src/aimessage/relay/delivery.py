@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from aimessage.clock import Clock, milliseconds
 from aimessage.errors import AimessageError, StoreDamaged, UsernameMalformed
 from aimessage.relay.hub import Hub
-from aimessage.relay.limits import BOUNDS
+from aimessage.relay.limits import BOUNDS, Gate
+from aimessage.relay.metrics import Metrics
 from aimessage.relay.order import Order
 from aimessage.stores.ports import Posting, Receipt, Refusal, Standing, Store
 from aimessage.types import MessageId, Username, parse_username
@@ -31,10 +32,12 @@ class _Waiting:
 class Delivery:
     """Takes posts in. `run` must be running; what is posted while a commit is under way goes into the next one."""
 
-    def __init__(self, store: Store, hub: Hub, clock: Clock) -> None:
+    def __init__(self, store: Store, hub: Hub, clock: Clock, gate: Gate, metrics: Metrics) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
+        self._gate = gate
+        self._metrics = metrics
         self._known: set[Username] = set()
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
@@ -44,7 +47,11 @@ class Delivery:
 
         *order* is the link's, and is told what has to come first from now on.
         """
-        answers: list[RelayFrame | None] = [await self._refusal(post) for post in posts]
+        limited: dict[str, float] = {}
+        answers: list[RelayFrame | None] = [await self._refusal(sender, post, limited) for post in posts]
+        for post, answer in zip(posts, answers, strict=True):
+            if isinstance(answer, Refused) and post.to in limited:
+                order.hold(post.to, answer)
         good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
         results = iter(await self._append([self._posting(sender, post) for post in good]) if good else ())
         return [
@@ -102,13 +109,29 @@ class Delivery:
         self._arrived.set()
         return await waiting.answer
 
-    async def _refusal(self, post: Post) -> Refused | None:
+    async def _refusal(self, sender: Username, post: Post, limited: dict[str, float]) -> Refused | None:
         if len(post.sealed) > SEALED_BYTES:
             return Refused(post.id, "too_large", f"a sealed message has at most {SEALED_BYTES} bytes")
         if not _well_formed(post):
             return Refused(post.id, "bad_value", "the post is malformed")
-        if not await self._is_registered(post.to):
+        return await self._look_up(sender, post, limited)
+
+    async def _look_up(self, sender: Username, post: Post, limited: dict[str, float]) -> Refused | None:
+        """Refuse a name that nobody has, which counts as a look-up; above their limit every name that is new to
+        *sender*, so that the answer does not tell whether there is such a name. *limited*: refused like that before
+        in this lot, and so again, lest a later message overtakes."""
+        is_registered = await self._is_registered(post.to)
+        gate, is_new = self._gate, not self._gate.acquaintances.knows(sender, post.to)
+        wait = limited.get(post.to) or (gate.lookups.wait(sender) if is_new or not is_registered else 0.0)
+        if wait:
+            self._metrics.limit("lookups")
+            limited[post.to] = max(wait, BOUNDS.held_seconds)
+            return Refused(post.id, "rate_limited", "too many look-ups by this identity", limited[post.to])
+        if not is_registered:
+            gate.lookups.take(sender)
             return Refused(post.id, "recipient_unknown", "nobody with this username is registered here")
+        if is_new:
+            gate.acquaintances.meet(sender, post.to)
         return None
 
     async def _is_registered(self, raw: str) -> bool:

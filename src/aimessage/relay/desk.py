@@ -85,11 +85,11 @@ class Desk:
         self.clock = clock
         self.hub = Hub()
         self.gate = Gate(config.rate_global, config.limits, clock)
-        self.delivery = Delivery(store, self.hub, clock)
+        self.metrics = owner.metrics
+        self.delivery = Delivery(store, self.hub, clock, self.gate, self.metrics)
         self._store = store
         self.entropy = entropy
         self._auth = Authenticator(config, store, clock)
-        self.metrics = owner.metrics
         self._directory = DirectoryDesk(store, self.hub, owner.metrics, self.gate)
         self.own = owner.own
         self.arrived = owner.arrived

@@ -69,6 +69,7 @@ class DirectoryDesk:
         account = await self._find(request.username)
         if account is None:
             return Refused(request.id, "recipient_unknown", "nobody with this username is registered here")
+        self._gate.acquaintances.meet(owner, account.username)
         pair = await self._claim(account) if request.claim_pair else None
         return BundleAnswer(request.id, account.bundle, pair or b"")
 

@@ -12,6 +12,7 @@ from math import ceil
 from aimessage.clock import Clock
 
 __all__ = [
+    "Acquaintances",
     "BOUNDS",
     "Bounds",
     "FairWindow",
@@ -104,6 +105,7 @@ class Bounds:
     receipts_factor: float = 4.0  # receipts cost no requests, but come at most so many times as fast as these
     metrics_per_second: float = 10.0  # pages of /metrics, each of which costs about a millisecond
     known_names: int = 100_000
+    acquaintances: int = 100_000
     append_batch: int = 1_024
     expiry_batch: int = 1_000
     expiry_seconds: float = 30.0
@@ -163,6 +165,18 @@ class Windows:
         self._clock = clock
         self._keys: OrderedDict[str, deque[list[int]]] = OrderedDict()  # of each: [grain, events in it]
 
+    def wait(self, key: str) -> float:
+        """Return 0.0 if one more event is within the limit, else the seconds until it would be; count nothing."""
+        events = self._keys.get(key)
+        if not self._limit or events is None:
+            return 0.0
+        grain = int(self._clock.monotonic() / self._grain)
+        while events and events[0][0] < grain - 20:
+            events.popleft()
+        if sum(count for _, count in events) >= self._limit:
+            return (events[0][0] + 21) * self._grain - self._clock.monotonic()
+        return 0.0
+
     def take(self, key: str) -> float:
         """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
         if not self._limit:
@@ -170,10 +184,8 @@ class Windows:
         grain = int(self._clock.monotonic() / self._grain)
         events = self._keys.setdefault(key, deque())
         self._keys.move_to_end(key)
-        while events and events[0][0] < grain - 20:
-            events.popleft()
-        if sum(count for _, count in events) >= self._limit:
-            return (events[0][0] + 21) * self._grain - self._clock.monotonic()
+        if wait := self.wait(key):
+            return wait
         if events and events[-1][0] == grain:
             events[-1][1] += 1
         else:
@@ -232,6 +244,27 @@ class FairWindow:
                         del counted[address]
 
 
+class Acquaintances:
+    """Whom an identity has been told about: writing to them, or looking them up, tells it nothing new.
+
+    The pair that was not met for longest is forgotten first.
+    """
+
+    def __init__(self) -> None:
+        self._met: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def meet(self, who: str, whom: str) -> None:
+        """*who* knows now that there is *whom*."""
+        self._met[who, whom] = None
+        self._met.move_to_end((who, whom))
+        if len(self._met) > BOUNDS.acquaintances:
+            self._met.popitem(last=False)
+
+    def knows(self, who: str, whom: str) -> bool:
+        """Return whether *who* knew that."""
+        return (who, whom) in self._met
+
+
 class Gate:
     """What one relay counts against its limits, apart from sockets and the rate of each link."""
 
@@ -239,5 +272,6 @@ class Gate:
         self.requests = FairWindow(rate_global, clock)
         self.probes = FairWindow(limits.rate_probes, clock)
         self.lookups = Windows(limits.lookups, BOUNDS.lookup_seconds, clock)
+        self.acquaintances = Acquaintances()
         self.pairs = Windows(limits.pairs, BOUNDS.pairs_seconds, clock)
         self.registrations = Windows(limits.registrations, BOUNDS.registration_seconds, clock)

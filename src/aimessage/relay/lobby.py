@@ -17,7 +17,7 @@ class Guest:
     peer: str
     address: str
     deadline: float | None
-    cut: Callable[[], None]
+    cut: Callable[[], object]
 
 
 class Lobby:

@@ -88,7 +88,7 @@ class Service:
         if not self._links:
             self._empty.set()
 
-    def admit(self, peer: str, cut: Callable[[], None]) -> Guest | Response:
+    def admit(self, peer: str, cut: Callable[[], object]) -> Guest | Response:
         """Count one more socket that is not logged in, and may be cut; if there are too many, return what to answer."""
         address, seconds = block_of(peer), self.limits.login_seconds
         if not is_in(peer, self._trusted) and _is_full(self._sockets_of(address), self.limits.connections_per_address):

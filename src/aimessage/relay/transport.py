@@ -178,7 +178,7 @@ class Judge(Protocol):
     bounds: Bounds
     limits: RelayLimits
 
-    def admit(self, peer: str, cut: Callable[[], None]) -> Guest | Response:
+    def admit(self, peer: str, cut: Callable[[], object]) -> Guest | Response:
         """Count one more socket that is not logged in, and may be cut; if there are too many, return what to answer."""
         ...
 
