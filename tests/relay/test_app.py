@@ -112,6 +112,10 @@ async def test_a_taken_port_is_one_sentence_and_a_hint() -> None:
 async def test_config_check_and_show(tmp_path: Path) -> None:
     code, out, _ = await run("--port", "9000", "config", "show")
     assert (code, json.loads(out)["port"]) == (0, 9000)
+    assert json.loads(out)["connections_automatic"] is True
+    assert json.loads(out)["connections"] >= 16  # what it would run with, from the descriptor limit
+    _, out, _ = await run("--connections", "50", "config", "show")
+    assert (json.loads(out)["connections"], json.loads(out)["connections_automatic"]) == (50, False)
     code, _, err = await run("--port", "nine", "config", "check")
     assert code == 2
     assert "--port cannot be 'nine'" in err

@@ -35,6 +35,12 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_default() -> Non
         ("RATE_LIMIT_CONNECTION", "-1"),
         ("MAILBOX_SENDER_SHARE", "1.5"),
         ("STORE", "oracle"),
+        ("REGISTRATION", "maybe"),
+        ("METRICS", "yes"),
+        ("BODY_BYTES", "65537"),
+        ("BODY_BYTES", "1"),
+        ("WEBSOCKET_MESSAGE_BYTES", "65536"),
+        ("WEBSOCKET_FRAMES", "257"),
     ],
 )
 def test_nonsense_is_refused_and_named(variable: str, value: str) -> None:
@@ -89,4 +95,4 @@ def test_every_limit_is_described() -> None:
 
     for row in LIMITS:
         flag = "--" + row.name.replace("_", "-")
-        assert f"| `{flag}` | `{row.variable}` | {row.default} |" in page
+        assert f"| `{flag}` | `{row.variable}` | {row.default} | {row.help} |" in page

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aimessage.crypto.random import system_entropy
@@ -26,6 +27,7 @@ from aimessage.wire.frames import (
     UserRow,
     Users,
 )
+from aimessage.wire.limits import Limits
 from support.relay import HOST, Peer, get, running_relay
 from support.sockets import OTHER, UPGRADE, dialled, over, status_of, until_status
 
@@ -261,3 +263,35 @@ async def mail_of(peer: Peer) -> int:
     answer = await peer.subscribe()
     assert isinstance(answer, Subscribed)
     return answer.waiting
+
+
+async def test_sizes_are_what_the_operator_has_set_and_are_announced(tmp_path: Path) -> None:
+    flags = {"body_bytes": "2048", "message_bytes": "131072", "message_frames": "2"}
+    async with running_relay(tmp_path, **flags) as url, Peer(url, "alice") as alice:
+        limits = alice.welcome.limits
+        await alice.register()
+        answers = []
+        for size in (limits.sealed_bytes, limits.sealed_bytes + 1):
+            alice.send(post(alice, "alice", sealed=bytes(size)))
+            answers.append(await alice.expect(Accepted, Refused))
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(2)))
+        assert [await alice.expect(Users) for _ in range(2)]
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(3)))
+        await alice.ended()
+        async with Peer(url, "alice", alice.secret) as again:
+            await again.login()
+            again.raw(bytes(limits.message_bytes + 1))
+            await again.ended()
+
+    assert (limits.sealed_bytes, limits.message_bytes, limits.frames_per_message) == (2048 + 8192, 131072, 2)
+    assert [getattr(answer, "code", "") for answer in answers] == ["", "too_large"]
+    assert (alice.close_code, again.close_code) == (1008, 1009)
+
+
+async def test_sizes_that_are_switched_off_are_the_protocols_own(tmp_path: Path) -> None:
+    off = {"body_bytes": "0", "message_bytes": "0", "message_frames": "0"}
+    async with running_relay(tmp_path, **off) as url, Peer(url, "alice") as alice:
+        assert alice.welcome.limits == msgspec.structs.replace(Limits(), requests_per_second=0.0, request_burst=1)
+        await alice.register()
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(256)))
+        assert len([await alice.expect(Users) for _ in range(256)]) == 256

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aimessage.clock import SystemClock
@@ -30,6 +31,7 @@ from aimessage.wire.frames import (
     StateAnswer,
 )
 from support.relay import Peer, get, http, relay_config, running_relay
+from support.sockets import OTHER, status_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "monitoring.md"
@@ -256,3 +258,32 @@ async def test_a_full_disk_is_the_reason_for_not_being_ready(tmp_path: Path) -> 
 
     assert refusal is not None
     assert refusal.message == "the relay's disk is nearly full"
+
+
+@pytest.mark.parametrize(
+    ("flags", "headers", "status"),
+    [
+        ({}, (), 200),
+        ({"metrics": "off"}, (), 403),
+        ({}, ("X-Forwarded-For: 10.0.0.1",), 403),  # some proxy's word, which nobody has vouched for
+        ({}, ("Via: 1.1 proxy",), 403),
+        ({"metrics": "public"}, ("X-Forwarded-For: 198.18.0.1",), 200),
+        ({"trusted_proxy": "127.0.0.1"}, ("X-Forwarded-For: 8.8.8.8",), 403),
+        ({"trusted_proxy": "127.0.0.1"}, ("X-Forwarded-For: 10.0.0.1",), 200),
+        ({"trusted_proxy": "127.0.0.1"}, ("X-Forwarded-For: ::1",), 200),
+        ({"trusted_proxy": "127.0.0.1"}, ("X-Forwarded-For: 2001:4860:4860::8888",), 403),
+    ],
+)
+async def test_metrics_are_for_private_addresses_unless_said_otherwise(
+    tmp_path: Path, flags: dict[str, str], headers: tuple[str, ...], status: int
+) -> None:
+    async with running_relay(tmp_path, **flags) as url:
+        assert await status_of(url, request=get("/metrics", *headers)) == status
+
+
+async def test_a_flood_for_metrics_leaves_the_scraper_its_share(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, rate_metrics="10") as url:
+        flood = [await status_of(url, request=get("/metrics")) for _ in range(20)]
+        assert await status_of(url, OTHER, get("/metrics")) == 200
+
+    assert 429 in flood

@@ -77,6 +77,7 @@ def _show(flags: dict[str, str | None]) -> None:
                 "store": config.store,
                 "log_format": config.log_format,
                 "registration": config.registration,
+                "metrics": config.metrics,
                 "rate_global": config.rate_global,
                 "rate_connection": config.rate_connection,
                 "mailbox_messages": quotas.messages,
@@ -88,6 +89,8 @@ def _show(flags: dict[str, str | None]) -> None:
                 "tls_key": str(config.tls_key) if config.tls_key else None,
                 "trusted_proxy": [str(network) for network in config.trusted_proxies],
                 **asdict(config.limits),
+                "connections": config.limits.connection_bound(),
+                "connections_automatic": config.limits.connections is None,
             },
             indent=2,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from aimessage.errors import ConfigInvalid
-from aimessage.relay.limits import LIMITS, RelayLimits
+from aimessage.relay.limits import LIMITS, RANGES, RelayLimits
 from aimessage.stores.ports import Quotas
 
 __all__ = ["SETTINGS", "RelayConfig", "Setting", "defaults_file", "load_config", "plain_host"]
@@ -25,6 +25,7 @@ class RelayConfig:
     store: str
     log_format: str
     registration: str
+    metrics: str
     rate_global: float
     rate_connection: float
     quotas: Quotas
@@ -127,6 +128,18 @@ def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(part.strip(), strict=False) for part in raw.split(",") if part.strip())
 
 
+def _within(name: str) -> Callable[[str], int]:
+    least, most = RANGES[name]
+
+    def parse(raw: str) -> int:
+        value = int(raw)
+        if value and not least <= value <= most:
+            raise ValueError
+        return value
+
+    return parse
+
+
 def _whole_or_auto(raw: str) -> int | None:
     return None if raw == "auto" else _whole(raw)
 
@@ -138,6 +151,8 @@ _DEFAULT = Quotas()
 
 _LIMIT_PARSERS: dict[str, Callable[[str], object]] = {
     "rate_probes": _rate,
+    "rate_metrics": _rate,
+    **{name: _within(name) for name in RANGES},
     "connections": _whole_or_auto,
     "connections_per_address": _whole,
     "unauthenticated": _whole,
@@ -158,6 +173,7 @@ SETTINGS = (
     Setting(
         "registration", "REGISTRATION", "open", _one_of(*REGISTRATIONS), "who may register: open, invite or closed"
     ),
+    Setting("metrics", "METRICS", "private", _one_of("private", "public", "off"), "who may read /metrics"),
     Setting("rate_global", "RATE_LIMIT_GLOBAL", "100", _rate, "handshakes, HTTP requests, registrations a second"),
     Setting("rate_connection", "RATE_LIMIT_CONNECTION", "10", _rate, "requests a second on one connection"),
     Setting("mailbox_messages", "MAILBOX_MESSAGES", str(_DEFAULT.messages), _whole, "messages a mailbox holds"),
@@ -199,6 +215,7 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
         store=str(values["store"]),
         log_format=str(values["log_format"]),
         registration=str(values["registration"]),
+        metrics=str(values["metrics"]),
         rate_global=_as(float, values["rate_global"]),
         rate_connection=_as(float, values["rate_connection"]),
         quotas=Quotas(

@@ -49,7 +49,7 @@ class Connection:
         self.guest = guest
         self._desk = desk
         self._metrics = desk.metrics
-        self._link = RelayLink()
+        self._link = RelayLink(desk.config.limits.message_frames or FRAMES_PER_MESSAGE)
         self._socket: Socket | None = None
         self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
         self._receipts = LinkBucket(BOUNDS.receipts_factor * desk.config.rate_connection, desk.clock)

@@ -13,7 +13,6 @@ from aimessage.relay.order import Order
 from aimessage.stores.ports import Posting, Receipt, Refusal, Standing, Store
 from aimessage.types import MessageId, Username, parse_username
 from aimessage.wire.frames import Accepted, MailClass, Post, Refused, RelayFrame
-from aimessage.wire.limits import SEALED_BYTES
 
 __all__ = ["Delivery"]
 
@@ -110,8 +109,8 @@ class Delivery:
         return await waiting.answer
 
     async def _refusal(self, sender: Username, post: Post, limited: dict[str, float]) -> Refused | None:
-        if len(post.sealed) > SEALED_BYTES:
-            return Refused(post.id, "too_large", f"a sealed message has at most {SEALED_BYTES} bytes")
+        if len(post.sealed) > self._gate.sealed_bytes:
+            return Refused(post.id, "too_large", f"a sealed message has at most {self._gate.sealed_bytes} bytes here")
         if not _well_formed(post):
             return Refused(post.id, "bad_value", "the post is malformed")
         return await self._look_up(sender, post, limited)

@@ -39,7 +39,7 @@ from aimessage.wire.frames import (
     Subscribed,
     Welcome,
 )
-from aimessage.wire.limits import Limits
+from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, FRAMES_PER_MESSAGE, Limits
 from aimessage.wire.link import LinkFailed
 
 __all__ = ["Desk", "Link", "Owner"]
@@ -113,10 +113,14 @@ class Desk:
     def welcome(self, challenge: Challenge) -> Welcome:
         """Return the first frame of a link."""
         rate = self.config.rate_connection
+        bounds = self.config.limits
         limits = Limits(
+            message_bytes=bounds.message_bytes or ANNOUNCED_MESSAGE_BYTES,
+            frames_per_message=bounds.message_frames or FRAMES_PER_MESSAGE,
+            sealed_bytes=bounds.sealed_bytes,
             requests_per_second=rate,
             request_burst=max(1, int(2 * rate)),
-            heartbeat_seconds=ceil(self.config.limits.heartbeat_seconds) or 45,
+            heartbeat_seconds=ceil(bounds.heartbeat_seconds) or 45,
             message_ttl_seconds=self.config.quotas.message_ttl_ms // 1000,
         )
         now = milliseconds(self.clock.now())

@@ -17,6 +17,7 @@ __all__ = [
     "Upgrade",
     "client_address",
     "is_in",
+    "may_read_metrics",
     "origin_allowed",
     "parse_request",
     "route",
@@ -28,6 +29,7 @@ _JSON = "application/json"
 _ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PROBES = frozenset({"/health", "/ready"})
+_HOPS = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "via"})
 _UPGRADES = frozenset({"/", "/ws"})
 
 
@@ -119,6 +121,24 @@ def client_address(request: Request, peer: str, trusted: Sequence[IPv4Network | 
             break  # nobody's word: the proxy itself answers for it
         peer = hop
     return peer
+
+
+def may_read_metrics(request: Request, address: str, readers: str, *, by_trusted: bool) -> bool:
+    """Return whether *address*, for which the request counts, may have /metrics: *readers* are private, public or off.
+
+    A proxy that is not trusted would lend everybody its own address: what it forwards is not private.
+    """
+    if readers != "private":
+        return readers == "public"
+    return (by_trusted or not _HOPS & request.headers.keys()) and _is_private(address)
+
+
+def _is_private(address: str) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return found.is_private or found.is_loopback
 
 
 def origin_allowed(request: Request) -> bool:

@@ -10,6 +10,7 @@ from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 from aimessage.clock import Clock
+from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, FRAMES_PER_MESSAGE, SEALED_BYTES
 
 __all__ = [
     "Acquaintances",
@@ -20,11 +21,17 @@ __all__ = [
     "LIMITS",
     "Limit",
     "LinkBucket",
+    "RANGES",
     "RelayLimits",
     "Windows",
     "block_of",
 ]
 
+_BODY = 64 << 10
+_MESSAGE = ANNOUNCED_MESSAGE_BYTES
+_LEAST = 128 << 10  # fifty one-time pairs, which agents stock in one frame, need most of it
+RANGES = {"body_bytes": (1024, _BODY), "message_bytes": (_LEAST, _MESSAGE), "message_frames": (1, FRAMES_PER_MESSAGE)}
+"""What rows can be set to, beside 0, where the protocol has a bound of its own."""
 _DESCRIPTORS_IN_RESERVE = 96  # for the store's files, the listening sockets and the operator's door
 
 
@@ -40,6 +47,12 @@ class Limit:
 
 LIMITS = (
     Limit("rate_probes", "RATE_LIMIT_PROBES", "200", "requests a second for /health and /ready together"),
+    Limit("rate_metrics", "RATE_LIMIT_METRICS", "10", "requests a second for /metrics"),
+    Limit("body_bytes", "BODY_BYTES", str(_BODY), f"bytes of one message's padded text, 1024 to {_BODY}"),
+    Limit(
+        "message_bytes", "WEBSOCKET_MESSAGE_BYTES", str(_MESSAGE), f"bytes of one WebSocket message, {_LEAST} or more"
+    ),
+    Limit("message_frames", "WEBSOCKET_FRAMES", str(FRAMES_PER_MESSAGE), "requests in one WebSocket message"),
     Limit("connections", "MAX_CONNECTIONS", "auto", "connections in all; auto: the descriptor limit less a reserve"),
     Limit("connections_per_address", "MAX_CONNECTIONS_PER_ADDRESS", "256", "connections of one address"),
     Limit("unauthenticated", "MAX_UNAUTHENTICATED", "100", "sockets that are not logged in, TLS handshakes included"),
@@ -55,7 +68,7 @@ LIMITS = (
     Limit("pairs", "PAIRS_PER_10_MINUTES", "6", "one-time pairs served of one identity in 10 minutes"),
     Limit("registrations", "REGISTRATIONS_PER_10_MINUTES", "30", "registrations in 10 minutes from one address"),
 )
-"""Each can be set to 0, which switches it off."""
+"""Each can be set to 0, which switches it off; of body, message and frames the protocol's own bound is left then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,10 @@ class RelayLimits:
     """What the rows are set to; 0 for no limit, `connections` None for the descriptor limit less a reserve."""
 
     rate_probes: float
+    rate_metrics: float
+    body_bytes: int
+    message_bytes: int
+    message_frames: int
     connections: int | None
     connections_per_address: int
     unauthenticated: int
@@ -72,6 +89,11 @@ class RelayLimits:
     lookups: int
     pairs: int
     registrations: int
+
+    @property
+    def sealed_bytes(self) -> int:
+        """How many bytes a sealed message may have: its text, header and tag."""
+        return SEALED_BYTES - _BODY + (self.body_bytes or _BODY)
 
     def connection_bound(self) -> int:
         """Return how many connections there may be in all, 0 for any number."""
@@ -103,7 +125,6 @@ class Bounds:
     registration_seconds: float = 600.0
     counted_keys: int = 20_000  # addresses or names that one limit remembers; the longest unseen goes first
     receipts_factor: float = 4.0  # receipts cost no requests, but come at most so many times as fast as these
-    metrics_per_second: float = 10.0  # pages of /metrics, each of which costs about a millisecond
     known_names: int = 100_000
     acquaintances: int = 100_000
     append_batch: int = 1_024
@@ -269,8 +290,10 @@ class Gate:
     """What one relay counts against its limits, apart from sockets and the rate of each link."""
 
     def __init__(self, rate_global: float, limits: RelayLimits, clock: Clock) -> None:
+        self.sealed_bytes = limits.sealed_bytes
         self.requests = FairWindow(rate_global, clock)
         self.probes = FairWindow(limits.rate_probes, clock)
+        self.pages = FairWindow(limits.rate_metrics, clock)
         self.lookups = Windows(limits.lookups, BOUNDS.lookup_seconds, clock)
         self.acquaintances = Acquaintances()
         self.pairs = Windows(limits.pairs, BOUNDS.pairs_seconds, clock)

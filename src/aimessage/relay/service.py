@@ -14,7 +14,7 @@ from aimessage.relay.config import RelayConfig
 from aimessage.relay.connection import Connection
 from aimessage.relay.desk import Desk, Link
 from aimessage.relay.governing import relay_requests
-from aimessage.relay.http import Request, Response, Upgrade, client_address, is_in, route
+from aimessage.relay.http import Request, Response, Upgrade, client_address, is_in, may_read_metrics, route
 from aimessage.relay.landing import Landing, listen
 from aimessage.relay.limits import BOUNDS, Bounds, RelayLimits, block_of
 from aimessage.relay.lobby import Guest, Lobby
@@ -46,6 +46,7 @@ class Service:
         self.limits: RelayLimits = config.limits
         self._connection_bound = config.limits.connection_bound()
         self._trusted = config.trusted_proxies
+        self._metrics_for = config.metrics
         self._lobby = Lobby(config.limits.unauthenticated, lambda: self.metrics.limit("sockets"))
         self._members: dict[Link, str] = {}  # who is logged in, and where from
         self._members_of: Counter[str] = Counter()
@@ -120,13 +121,17 @@ class Service:
         if request.is_probe:
             wait = self.desk.gate.probes.take(address)
         elif request.path == "/metrics":
-            rate = BOUNDS.metrics_per_second
-            wait = await self._store.budgets.take("metrics", rate=rate, burst=rate)
+            wait = self.desk.gate.pages.take(address)
         else:
             wait = self.desk.gate.requests.take(address)
         if wait:
             self.metrics.limit("http_rate")
             return Response(429, b"too many requests\n", headers={"Retry-After": str(ceil(wait))})
+        by_trusted = is_in(guest.peer, self._trusted)
+        if request.path == "/metrics" and not may_read_metrics(
+            request, address, self._metrics_for, by_trusted=by_trusted
+        ):
+            return Response(403, b"this page is not for everybody: see --metrics\n")
         unready = await self._unready() if request.path == "/ready" else ""
         page = self.metrics.page(await self.gauges()) if request.path == "/metrics" else b""
         verdict = route(request, unready=unready, metrics=page)
@@ -150,7 +155,9 @@ class Service:
 
     def new_socket(self, guest: Guest) -> Socket:
         """Return the socket for an accepted upgrade, with a connection behind it."""
-        return Socket(Connection(self.desk, guest), BOUNDS, self.limits, ANNOUNCED_MESSAGE_BYTES)
+        return Socket(
+            Connection(self.desk, guest), BOUNDS, self.limits, self.limits.message_bytes or ANNOUNCED_MESSAGE_BYTES
+        )
 
     async def sweep(self) -> None:
         """Delete expired mail, a bounded batch at a time. Raises StoreDamaged, also if nobody else looks."""

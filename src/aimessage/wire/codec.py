@@ -33,8 +33,8 @@ def encode_frames(frames: Sequence[AnyFrame]) -> bytes:
     return _encoder.encode(frames)
 
 
-def split(message: bytes) -> list[msgspec.Raw]:
-    """Return the still encoded frames of one WebSocket message.
+def split(message: bytes, most: int = FRAMES_PER_MESSAGE) -> list[msgspec.Raw]:
+    """Return the still encoded frames of one WebSocket message, of which there may be *most*.
 
     Raises RemoteProtocolError: over the size or count limits, or not an array of MessagePack values.
     """
@@ -44,7 +44,7 @@ def split(message: bytes) -> list[msgspec.Raw]:
         frames = _splitter.decode(message)
     except (msgspec.DecodeError, RecursionError):
         raise RemoteProtocolError("the message is not an array of frames") from None
-    if len(frames) > FRAMES_PER_MESSAGE:
+    if len(frames) > most:
         raise RemoteProtocolError("the message has more frames than announced")
     return frames
 

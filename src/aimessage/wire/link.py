@@ -24,7 +24,7 @@ from aimessage.wire.frames import (
     RelayFrame,
     Welcome,
 )
-from aimessage.wire.limits import PIPELINE_BYTES
+from aimessage.wire.limits import FRAMES_PER_MESSAGE, PIPELINE_BYTES
 
 __all__ = ["CLIENT_TABLE", "RELAY_TABLE", "ClientLink", "LinkFailed", "Move", "RelayLink", "State"]
 
@@ -121,8 +121,9 @@ class _Link(Generic[_InT]):
 class RelayLink(_Link[ClientFrame]):
     """The relay's side. It yields one proof, then nothing until `admit` or `reject`, then requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames_per_message: int = FRAMES_PER_MESSAGE) -> None:
         super().__init__(client_codec, RELAY_TABLE)
+        self._most = frames_per_message
         self._held: list[msgspec.Raw] = []
         self._held_bytes = 0
         self._proof_seen = False
@@ -138,7 +139,7 @@ class RelayLink(_Link[ClientFrame]):
             return
         try:
             if self._state is State.OPEN:
-                self._decode(split(message))
+                self._decode(split(message, self._most))
             else:
                 self._before_admission(message)
         except RemoteProtocolError as error:
@@ -179,7 +180,7 @@ class RelayLink(_Link[ClientFrame]):
         self._held_bytes += len(message)
         if self._held_bytes > PIPELINE_BYTES:
             raise RemoteProtocolError("too much was sent before the proof was judged")
-        frames = split(message)
+        frames = split(message, self._most)
         if not self._proof_seen and frames:
             first, *frames = frames
             proof = self._codec.decode(first)
