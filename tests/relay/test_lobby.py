@@ -27,7 +27,7 @@ class Door:
         self.told += 1
 
     def enter(self, address: str, name: str) -> Guest | None:
-        guest = Guest(address, address, None, lambda: self.cut.append(name))
+        guest = Guest(name, address, address, None, lambda: self.cut.append(name))
         return guest if self.lobby.enter(guest) else None
 
 

@@ -53,7 +53,7 @@ def _command(context: click.Context, /, **flags: str | None) -> None:
     context.obj = flags
     if context.invoked_subcommand is None:
         config = load_or_exit(flags)
-        configure_logs(config.log_format)
+        configure_logs(config.log_format, config.log_level)
         sys.exit(_run(config))
 
 
@@ -76,6 +76,7 @@ def _show(flags: dict[str, str | None]) -> None:
                 "db_path": str(config.db_path),
                 "store": config.store,
                 "log_format": config.log_format,
+                "log_level": config.log_level,
                 "registration": config.registration,
                 "metrics": config.metrics,
                 "rate_global": config.rate_global,

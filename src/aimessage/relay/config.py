@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from aimessage.errors import ConfigInvalid
 from aimessage.relay.limits import LIMITS, RANGES, RelayLimits
+from aimessage.relay.log import LEVELS
 from aimessage.stores.ports import Quotas
 
 __all__ = ["SETTINGS", "RelayConfig", "Setting", "defaults_file", "load_config", "plain_host"]
@@ -24,6 +25,7 @@ class RelayConfig:
     db_path: Path
     store: str
     log_format: str
+    log_level: str
     registration: str
     metrics: str
     rate_global: float
@@ -173,6 +175,9 @@ SETTINGS = (
     Setting(
         "registration", "REGISTRATION", "open", _one_of(*REGISTRATIONS), "who may register: open, invite or closed"
     ),
+    Setting(
+        "log_level", "LOG_LEVEL", "info", _one_of(*LEVELS), "the least that is logged: debug, info, warning, error"
+    ),
     Setting("metrics", "METRICS", "private", _one_of("private", "public", "off"), "who may read /metrics"),
     Setting("rate_global", "RATE_LIMIT_GLOBAL", "100", _rate, "handshakes, HTTP requests, registrations a second"),
     Setting("rate_connection", "RATE_LIMIT_CONNECTION", "10", _rate, "requests a second on one connection"),
@@ -214,6 +219,7 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
         db_path=Path(str(values["db_path"])),
         store=str(values["store"]),
         log_format=str(values["log_format"]),
+        log_level=str(values["log_level"]),
         registration=str(values["registration"]),
         metrics=str(values["metrics"]),
         rate_global=_as(float, values["rate_global"]),

@@ -11,7 +11,7 @@ from aimessage.relay.desk import Desk
 from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
 from aimessage.relay.lobby import Guest
-from aimessage.relay.log import event_log
+from aimessage.relay.log import event_log, speaking_of
 from aimessage.relay.order import Order
 from aimessage.relay.outflow import Outflow
 from aimessage.relay.transport import Socket
@@ -130,14 +130,17 @@ class Connection:
 
     async def run(self) -> None:
         """Log in, then answer requests until the socket is gone. The boundary: no error of one link leaves it."""
+        speaking_of(self.guest.id)
         self._desk.arrived(self)
         try:
             account = await self._login()
             if account is not None:
+                event_log().debug("logged in")
                 await self._serve(account)
         except Exception as error:  # noqa: BLE001  # the boundary: our bug, for the log
             self._told(error)
         finally:
+            event_log().debug("link over")
             self._desk.left(self)
 
     def _told(self, error: Exception) -> None:
@@ -161,11 +164,13 @@ class Connection:
                 account = await self._desk.authenticate(proof, self._challenge, self.guest.address)
         except TimeoutError:
             self._metrics.limit("login_time")
+            event_log().debug("login refused", code="timed_out")
             self.say_bye("timed_out", "the proof did not come in time")
             return None
         except StoreDamaged:
             raise
         except AimessageError as error:
+            event_log().debug("login refused", code=error.code)
             refused = _refused(0, error)
             self._metrics.sent([refused])
             self._link.reject(refused)
@@ -321,6 +326,8 @@ class Connection:
 
     def _fail(self, event: _Event | None) -> None:
         reason = event.reason if isinstance(event, LinkFailed) else RemoteProtocolError.code
+        if event is not None:
+            event_log().debug("link refused", reason=reason)
         if self._socket is not None:
             self._socket.close(_PROTOCOL_ERROR, reason)
 

@@ -12,6 +12,7 @@ from aimessage.relay.metrics import CONTENT_TYPE
 
 __all__ = [
     "HEALTH",
+    "ID_HEADER",
     "Request",
     "Response",
     "Upgrade",
@@ -25,12 +26,15 @@ __all__ = [
 
 HEALTH = b'{"status":"ok","service":"aimessage-server"}'
 SUBPROTOCOL = "aimessage.v1"
+ID_HEADER = "X-Request-Id"
 _JSON = "application/json"
 _ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PROBES = frozenset({"/health", "/ready"})
 _HOPS = frozenset({"x-forwarded-for", "forwarded", "x-real-ip", "via"})
 _UPGRADES = frozenset({"/", "/ws"})
+_PATHS = _PROBES | _UPGRADES | {"/metrics"}
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,12 @@ class Request:
         return [word.strip().lower() for value in self.headers.get(name, []) for word in value.split(",")]
 
     @property
+    def kind(self) -> str:
+        """What may be logged of this: a method and a path that we know, and nothing else of it."""
+        method = self.method if self.method in _METHODS else "other"
+        return f"{method} {self.path if self.path in _PATHS else 'other'}"
+
+    @property
     def is_probe(self) -> bool:
         """Whether this asks for /health or /ready."""
         return self.path in _PROBES
@@ -66,10 +76,12 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
 
-    def encode(self, *, head_only: bool = False) -> bytes:
-        """Return the bytes to write."""
+    def encode(self, *, head_only: bool = False, request_id: str = "") -> bytes:
+        """Return the bytes to write; *request_id* is what the log calls the connection."""
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if request_id:
+            lines.append(f"{ID_HEADER}: {request_id}")
         if self.status != HTTPStatus.NO_CONTENT:
             lines += [f"Content-Type: {self.content_type}", f"Content-Length: {len(self.body)}"]
         head = "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")

@@ -12,8 +12,10 @@ __all__ = ["Guest", "Lobby"]
 
 @dataclass(slots=True, eq=False)
 class Guest:
-    """One such socket: where it comes from, until when it has to log in (event loop time), and what cuts it off."""
+    """One such socket: a random id for the log, where it comes from, until when it has to log in (event loop time), and
+    what cuts it off."""
 
+    id: str
     peer: str
     address: str
     deadline: float | None

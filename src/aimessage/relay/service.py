@@ -28,6 +28,8 @@ from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
 
 __all__ = ["Service", "serving"]
 
+_LINK_ID_BYTES = 6
+
 
 class Service:
     """The judge behind every door and the owner of every link."""
@@ -94,7 +96,13 @@ class Service:
         address, seconds = block_of(peer), self.limits.login_seconds
         if not is_in(peer, self._trusted) and _is_full(self._sockets_of(address), self.limits.connections_per_address):
             return self._too_many_of_one()
-        guest = Guest(peer, address, asyncio.get_running_loop().time() + seconds if seconds else None, cut)
+        guest = Guest(
+            self._entropy(_LINK_ID_BYTES).hex(),
+            peer,
+            address,
+            asyncio.get_running_loop().time() + seconds if seconds else None,
+            cut,
+        )
         if _is_full(len(self._lobby) + len(self._members), self._connection_bound) or not self._lobby.enter(guest):
             self.metrics.limit("sockets")
             return Response(503, b"too many connections\n", headers={"Retry-After": "5"})

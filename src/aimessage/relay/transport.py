@@ -23,13 +23,15 @@ from picows import (
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # what ws_create_server itself builds
 
 from aimessage.relay.frames import Assembler, Breach
-from aimessage.relay.http import Request, Response, Upgrade, parse_request
+from aimessage.relay.http import ID_HEADER, Request, Response, Upgrade, parse_request
 from aimessage.relay.limits import Bounds, RelayLimits
 from aimessage.relay.lobby import Guest
+from aimessage.relay.log import event_log, speaking_of
 
 __all__ = ["Door", "Handler", "Judge", "Socket"]
 
 _GOING_AWAY = 1001
+_SWITCHING = 101
 _IDLE, _REPLY = 0.55, 0.35  # of the heartbeat: a dead peer is found in nine tenths of what was announced
 
 
@@ -251,12 +253,16 @@ class Door(asyncio.Protocol):
         self._transport = None
 
     async def _judged(self, guest: Guest, head: bytes, tail: bytes) -> None:
+        speaking_of(guest.id)
         request = parse_request(head)
         if request is None:
+            event_log().debug("answered", request="malformed", status=400)
             self._answer(Response(400, b"this is not an HTTP request\n"))
             return
         self._judge.seat(guest, request)
         verdict = await self._judge.judge(request, guest)
+        status = verdict.status if isinstance(verdict, Response) else _SWITCHING
+        event_log().debug("answered", request=request.kind, status=status)
         if isinstance(verdict, Response):
             self._answer(verdict, head_only=request.method == "HEAD")
         elif self._transport is not None and not self._transport.is_closing():
@@ -265,12 +271,14 @@ class Door(asyncio.Protocol):
     def _answer(self, response: Response, *, head_only: bool = False) -> None:
         self._answered = True
         if self._transport is not None:
-            self._transport.write(response.encode(head_only=head_only))
+            self._transport.write(
+                response.encode(head_only=head_only, request_id=self._guest.id if self._guest else "")
+            )
             self._transport.close()
 
     def _hand_over(self, transport: asyncio.Transport, upgrade: Upgrade, tail: bytes, guest: Guest) -> None:
         """From here on picows owns the connection, and the link the guest."""
-        protocol = _picows(self._judge.new_socket(guest), upgrade, self._judge.limits.heartbeat_seconds)
+        protocol = _picows(self._judge.new_socket(guest), upgrade, guest.id, self._judge.limits.heartbeat_seconds)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         _feed(protocol, _canonical(upgrade.key) + tail)
@@ -311,9 +319,11 @@ def _feed(protocol: WSProtocol, octets: bytes) -> None:
         octets = octets[count:]
 
 
-def _picows(socket: Socket, upgrade: Upgrade, heartbeat_seconds: float) -> WSProtocol:
+def _picows(socket: Socket, upgrade: Upgrade, link_id: str, heartbeat_seconds: float) -> WSProtocol:
     def accept(_: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(upgrade.headers), socket)
+        return WSUpgradeResponseWithListener(
+            WSUpgradeResponse.create_101_response({**upgrade.headers, ID_HEADER: link_id}), socket
+        )
 
     # The arguments of picows.api.ws_create_server, in its order: host and path (client side), role, factory, logger,
     # disconnect_on_exception, handshake timeout, auto ping, idle, reply, strategy, auto pong, frame bound, headers,
