@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aimessage.client import fates
 from aimessage.client.account import Here, proof, relay_clock
 from aimessage.client.dialling import Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Pace, judge, lots, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Paces, judge, lots, refusal, turned_away
 from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
@@ -40,7 +40,7 @@ class BlockingLink:
         self._machine = ClientLink()
         self._framing = _framing(route.server, entropy)
         self._ids = itertools.count(1)
-        self._pace = Pace()
+        self._paces = Paces()
         self._events: list[RelayFrame | LinkFailed] = []
         self._proved = self.is_lost = False
         self._socket = self._dial()
@@ -54,7 +54,7 @@ class BlockingLink:
             raise NotARelay(f"what answers at {self._route.server} closed the connection without a greeting") from None
         if not isinstance(welcome, Welcome):
             raise NotARelay(f"what answers at {self._route.server} does not greet as a relay does")
-        self._pace = Pace.under(welcome.limits, self._clock.monotonic())
+        self._paces.announced(welcome.limits, self._clock.monotonic())
         return welcome
 
     def prove(self, proof: Prove) -> None:
@@ -74,16 +74,16 @@ class BlockingLink:
     @property
     def room(self) -> int:
         """How many requests may go now without waiting for the relay's pace; at least one."""
-        return self._pace.room(self._clock.monotonic())
+        return self._paces.room(self._clock.monotonic())
 
     async def request_all(
         self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT], *, counted: bool = True
     ) -> list[_AnswerT | AimessageError]:
         """Send several requests at once and return what came of each, in order: its answer, or its error.
 
-        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent; TimeoutError.
+        Without *counted* they are control mail, whose pace is another. Raises LinkLost: nothing was sent; TimeoutError.
         """
-        delay = self._pace.take(self._clock.monotonic(), len(builds)) if counted else 0.0
+        delay = self._paces.take(self._clock.monotonic(), len(builds), counted=counted)
         if delay:
             await self._waiting.pause(delay)
         ids = [next(self._ids) for _ in builds]

@@ -20,7 +20,7 @@ from picows import (
 from python_socks import ProxyError
 
 from aimessage.client.dialling import Dialling, Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Pace, judge, lots, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Paces, judge, lots, refusal, turned_away
 from aimessage.errors import (
     AimessageError,
     LinkLost,
@@ -48,7 +48,7 @@ class Link(WSListener):
     _transport: WSTransport | None = None
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _waiting: dict[int, "asyncio.Future[RelayFrame]"] = field(default_factory=dict)
-    _pace: Pace = field(default_factory=Pace)
+    _paces: Paces = field(default_factory=Paces)
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -108,17 +108,17 @@ class Link(WSListener):
     @property
     def room(self) -> int:
         """How many requests may go now without waiting for the relay's pace; at least one."""
-        return self._pace.room(asyncio.get_running_loop().time())
+        return self._paces.room(asyncio.get_running_loop().time())
 
     async def request_all(
         self, builds: Sequence[Callable[[int], ClientFrame]], answer: type[_AnswerT], *, counted: bool = True
     ) -> list[_AnswerT | AimessageError]:
         """Send several requests at once and return what came of each, in order: its answer, or its error.
 
-        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent.
+        Without *counted* they are control mail, whose pace is another. Raises LinkLost: nothing was sent.
         """
         loop = asyncio.get_running_loop()
-        delay = self._pace.take(loop.time(), len(builds)) if counted else 0.0
+        delay = self._paces.take(loop.time(), len(builds), counted=counted)
         if delay:
             await asyncio.sleep(delay)
         waiting: dict[int, asyncio.Future[RelayFrame]] = {next(self._ids): loop.create_future() for _ in builds}
@@ -163,7 +163,7 @@ class Link(WSListener):
             case LinkFailed(reason=reason):
                 self._fail(NotARelay(f"the relay broke the protocol: {reason}"))
             case Welcome():
-                self._pace = Pace.under(event.limits, asyncio.get_running_loop().time())
+                self._paces.announced(event.limits, asyncio.get_running_loop().time())
                 if not self.welcome.done():  # whoever waited may have gone
                     self.welcome.set_result(event)
             case Proved():

@@ -15,7 +15,7 @@ from aimessage.errors import (
     error_from_code,
 )
 from aimessage.wire.frames import Bye, ClientFrame, Post, Refused, RelayFrame
-from aimessage.wire.limits import Limits
+from aimessage.wire.limits import RECEIPTS_FACTOR, Limits
 
 __all__ = [
     "GREETING_SECONDS",
@@ -23,6 +23,7 @@ __all__ = [
     "SUBPROTOCOL",
     "OpenLink",
     "Pace",
+    "Paces",
     "judge",
     "lots",
     "refusal",
@@ -66,7 +67,7 @@ class OpenLink(Protocol):
     ) -> list[_AnswerT | AimessageError]:
         """Send several requests at once and return what came of each, in order: its answer, or its error.
 
-        Without *counted*, the relay counts them to no limit. Raises LinkLost: nothing was sent.
+        Without *counted* they are control mail, whose pace is another. Raises LinkLost: nothing was sent.
         """
         ...
 
@@ -76,7 +77,7 @@ class OpenLink(Protocol):
 
 
 class Pace(msgspec.Struct):
-    """Keeps requests under the announced rate, so that nothing runs into a refusal; times in seconds."""
+    """Keeps one kind of request under its rate, so that nothing runs into a refusal; times in seconds."""
 
     rate: float = 0.0
     burst: float = 1.0
@@ -84,10 +85,10 @@ class Pace(msgspec.Struct):
     at: float = 0.0
 
     @classmethod
-    def under(cls, limits: Limits, now: float) -> "Pace":
-        """Return a pace a little below what the relay has announced."""
-        burst = max(float(limits.request_burst) - 2, 1.0)
-        return cls(limits.requests_per_second * 0.9, burst, burst, now)
+    def under(cls, rate: float, burst: float, now: float) -> "Pace":
+        """Return a pace a little below what the relay allows."""
+        burst = max(burst - 2, 1.0)
+        return cls(rate * 0.9, burst, burst, now)
 
     def take(self, now: float, count: int = 1) -> float:
         """Count *count* more requests; return how long they have to wait."""
@@ -123,6 +124,27 @@ def judge(frame: RelayFrame, answer: type[_AnswerT]) -> _AnswerT | AimessageErro
     if isinstance(frame, Refused):
         return refusal(frame)
     return frame if isinstance(frame, answer) else RemoteProtocolError("the relay gave an answer of another kind")
+
+
+class Paces:
+    """What a relay has announced, for requests and for control mail, which does not count as a request."""
+
+    def __init__(self) -> None:
+        self._requests = self._receipts = Pace()
+
+    def announced(self, limits: Limits, now: float) -> None:
+        """Keep under *limits* from *now* on."""
+        rate, burst, factor = limits.requests_per_second, float(limits.request_burst), RECEIPTS_FACTOR
+        self._requests = Pace.under(rate, burst, now)
+        self._receipts = Pace.under(factor * rate, factor * burst, now)
+
+    def take(self, now: float, count: int, *, counted: bool) -> float:
+        """Count *count* more requests, or if not *counted* as much control mail; return how long they have to wait."""
+        return (self._requests if counted else self._receipts).take(now, count)
+
+    def room(self, now: float) -> int:
+        """Return how many requests need not wait; at least one."""
+        return self._requests.room(now)
 
 
 def refusal(frame: Refused | Bye) -> AimessageError:

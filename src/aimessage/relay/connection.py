@@ -32,7 +32,7 @@ from aimessage.wire.frames import (
     Subscribe,
     Subscribed,
 )
-from aimessage.wire.limits import FRAMES_PER_MESSAGE
+from aimessage.wire.limits import FRAMES_PER_MESSAGE, RECEIPTS_FACTOR
 from aimessage.wire.link import LinkFailed, RelayLink, State
 
 __all__ = ["Connection"]
@@ -52,7 +52,7 @@ class Connection:
         self._link = RelayLink(desk.config.limits.message_frames or FRAMES_PER_MESSAGE)
         self._socket: Socket | None = None
         self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
-        self._receipts = LinkBucket(BOUNDS.receipts_factor * desk.config.rate_connection, desk.clock)
+        self._receipts = LinkBucket(RECEIPTS_FACTOR * desk.config.rate_connection, desk.clock)
         self._pings = LinkBucket(10.0, desk.clock)
         self._order = Order(desk.clock)
         self._inbox: deque[_Event] = deque()

@@ -13,6 +13,7 @@ __all__ = [
     "Limits",
     "PAIRS_PER_STOCK",
     "PIPELINE_BYTES",
+    "RECEIPTS_FACTOR",
     "SEALED_BYTES",
     "USERS_PER_PAGE",
 ]
@@ -22,6 +23,8 @@ ANNOUNCED_MESSAGE_BYTES = 1 << 20
 FRAMES_PER_MESSAGE = 256
 PIPELINE_BYTES = 64 << 10
 """What a client may send behind its proof before the relay has answered it; kept undecoded."""
+RECEIPTS_FACTOR = 4
+"""Control mail does not count as requests; it may come at so many times their rate, with so many times their burst."""
 SEALED_BYTES = (64 << 10) + (8 << 10)
 """A padded body of 64 KiB, its header with every optional part, and the tag."""
 BLOB_BYTES = 64 << 10
