@@ -67,8 +67,9 @@ class _Wire(WSListener):
 class Peer:
     """One agent's link, frame by frame."""
 
-    def __init__(self, url: str, name: str, secret: bytes | None = None) -> None:
+    def __init__(self, url: str, name: str, secret: bytes | None = None, *, source: str = HOST) -> None:
         self.url = url
+        self.source = source
         self.name = name
         self.secret = secret or system_entropy(32)
         self.vault_id = VaultId(system_entropy(16))
@@ -78,7 +79,7 @@ class Peer:
         self._next_id = 0
 
     async def __aenter__(self) -> Self:
-        self.transport, self.wire = await ws_connect(_Wire, self.url, use_aiofastnet=False)
+        self.transport, self.wire = await ws_connect(_Wire, self.url, use_aiofastnet=False, local_addr=(self.source, 0))
         self.welcome = await self.expect(Welcome)
         address = Address(RelayId(self.welcome.relay_id), Username(self.name))
         self.account: Account = open_account(Token(SecretBytes(self.secret)), address)

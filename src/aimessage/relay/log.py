@@ -45,7 +45,9 @@ def speaking_of(link: str) -> None:
 
 
 def event_log() -> structlog.typing.FilteringBoundLogger:
-    """Return the relay's log."""
+    """Return the relay's log; where nobody has set it up, as in a test, it speaks from `info` on."""
+    if not structlog.is_configured():
+        configure_logs("console")
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return log
 
