@@ -266,7 +266,7 @@ async def mail_of(peer: Peer) -> int:
 
 
 async def test_sizes_are_what_the_operator_has_set_and_are_announced(tmp_path: Path) -> None:
-    flags = {"body_bytes": "2048", "message_bytes": "131072", "message_frames": "2"}
+    flags = {"body_bytes": "2048", "message_bytes": "524288", "message_frames": "128"}
     async with running_relay(tmp_path, **flags) as url, Peer(url, "alice") as alice:
         limits = alice.welcome.limits
         await alice.register()
@@ -274,16 +274,16 @@ async def test_sizes_are_what_the_operator_has_set_and_are_announced(tmp_path: P
         for size in (limits.sealed_bytes, limits.sealed_bytes + 1):
             alice.send(post(alice, "alice", sealed=bytes(size)))
             answers.append(await alice.expect(Accepted, Refused))
-        alice.send(*(ListUsers(alice.next_id()) for _ in range(2)))
-        assert [await alice.expect(Users) for _ in range(2)]
-        alice.send(*(ListUsers(alice.next_id()) for _ in range(3)))
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(128)))
+        assert len([await alice.expect(Users) for _ in range(128)]) == 128
+        alice.send(*(ListUsers(alice.next_id()) for _ in range(129)))
         await alice.ended()
         async with Peer(url, "alice", alice.secret) as again:
             await again.login()
             again.raw(bytes(limits.message_bytes + 1))
             await again.ended()
 
-    assert (limits.sealed_bytes, limits.message_bytes, limits.frames_per_message) == (2048 + 8192, 131072, 2)
+    assert (limits.sealed_bytes, limits.message_bytes, limits.frames_per_message) == (2048 + 8192, 524288, 128)
     assert [getattr(answer, "code", "") for answer in answers] == ["", "too_large"]
     assert (alice.close_code, again.close_code) == (1008, 1009)
 

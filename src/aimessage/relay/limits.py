@@ -29,8 +29,12 @@ __all__ = [
 
 _BODY = 64 << 10
 _MESSAGE = ANNOUNCED_MESSAGE_BYTES
-_LEAST = 128 << 10  # fifty one-time pairs, which agents stock in one frame, need most of it
-RANGES = {"body_bytes": (1024, _BODY), "message_bytes": (_LEAST, _MESSAGE), "message_frames": (1, FRAMES_PER_MESSAGE)}
+_LEAST = 512 << 10  # agents send lots of up to half of that, and of up to half the frames
+RANGES = {
+    "body_bytes": (1024, _BODY),
+    "message_bytes": (_LEAST, _MESSAGE),
+    "message_frames": (FRAMES_PER_MESSAGE // 2, FRAMES_PER_MESSAGE),
+}
 """What rows can be set to, beside 0, where the protocol has a bound of its own."""
 _DESCRIPTORS_IN_RESERVE = 96  # for the store's files, the listening sockets and the operator's door
 
@@ -52,7 +56,12 @@ LIMITS = (
     Limit(
         "message_bytes", "WEBSOCKET_MESSAGE_BYTES", str(_MESSAGE), f"bytes of one WebSocket message, {_LEAST} or more"
     ),
-    Limit("message_frames", "WEBSOCKET_FRAMES", str(FRAMES_PER_MESSAGE), "requests in one WebSocket message"),
+    Limit(
+        "message_frames",
+        "WEBSOCKET_FRAMES",
+        str(FRAMES_PER_MESSAGE),
+        f"requests in one WebSocket message, {FRAMES_PER_MESSAGE // 2} or more",
+    ),
     Limit("connections", "MAX_CONNECTIONS", "auto", "connections in all; auto: the descriptor limit less a reserve"),
     Limit("connections_per_address", "MAX_CONNECTIONS_PER_ADDRESS", "256", "connections of one address"),
     Limit("unauthenticated", "MAX_UNAUTHENTICATED", "100", "sockets that are not logged in, TLS handshakes included"),
