@@ -45,6 +45,11 @@ _Event = ClientFrame | UnknownFrame | LinkFailed
 class Connection:
     """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
 
+    __slots__ = (
+        "_arrived", "_bucket", "_challenge", "_desk", "_gone", "_inbox", "_link", "_metrics", "_order", "_outflow",
+        "_outflow_task", "_pings", "_receipts", "_room", "_socket", "guest",
+    )  # fmt: skip
+
     def __init__(self, desk: Desk, guest: Guest) -> None:
         self.guest = guest
         self._desk = desk
@@ -57,7 +62,7 @@ class Connection:
         self._order = Order(desk.clock)
         self._inbox: deque[_Event] = deque()
         self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None  # made when it is first waited for: most links never are
         self._gone = False
         self._outflow: Outflow | None = None
         self._outflow_task: asyncio.Task[None] | None = None
@@ -68,7 +73,7 @@ class Connection:
     def opened(self, socket: Socket) -> None:
         """The handshake is done: greet, and start our task."""
         self._socket = socket
-        self.guest.cut = self._make_room
+        self.guest.cut = self._yield_place
         welcome = self._desk.welcome(self._challenge)
         self._metrics.sent([welcome])
         self._link.greet(welcome)
@@ -84,7 +89,7 @@ class Connection:
 
     def writable(self) -> None:
         """The peer takes bytes again."""
-        self._room.set()
+        self._make_room()
         self.wake()
 
     def closed(self) -> None:
@@ -92,7 +97,7 @@ class Connection:
         self._gone = True
         self._socket = None
         self._arrived.set()
-        self._room.set()
+        self._make_room()
 
     def allows_ping(self) -> bool:
         """Whether one more ping is within the link's rate."""
@@ -122,7 +127,7 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
 
-    def _make_room(self) -> None:
+    def _yield_place(self) -> None:
         """Go before the login, for somebody whose address has fewer sockets here."""
         self.say_bye("relay_unavailable", "too many connections that are not logged in", 1.0)
 
@@ -307,8 +312,12 @@ class Connection:
     async def _until_writable(self) -> None:
         """Do not answer into a full buffer: a peer that asks and never reads costs one buffer, then is cut."""
         while self._socket is not None and not self._socket.is_writable:
-            self._room.clear()
+            self._room = asyncio.Event()
             await self._room.wait()
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _is_writable(self) -> bool:
         return self._socket is not None and self._socket.is_writable

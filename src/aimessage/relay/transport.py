@@ -32,6 +32,9 @@ __all__ = ["Door", "Handler", "Judge", "Socket"]
 
 _GOING_AWAY = 1001
 _SWITCHING = 101
+_NEVER_SENT = frozenset({0, 1006})  # RFC 6455 section 7.4: what stands for a missing code on this side of the wire
+_LAST_CLOSE_CODE = 4999
+_READ_BUFFER_BYTES = 1024  # of a link that only listens; it doubles with what comes, and a busy one keeps it
 _IDLE, _REPLY = 0.55, 0.35  # of the heartbeat: a dead peer is found in nine tenths of what was announced
 
 
@@ -62,10 +65,13 @@ class Handler(Protocol):
 class Socket(WSListener):
     """One WebSocket of one peer."""
 
+    __slots__ = ("_assembler", "_bounds", "_handler", "_held", "_limits", "_timer", "_transport", "message_bytes")
+
     def __init__(self, handler: Handler, bounds: Bounds, limits: RelayLimits, message_bytes: int) -> None:
         self._limits = limits
         self._handler = handler
         self._bounds = bounds
+        self.message_bytes = message_bytes
         self._assembler = Assembler(message_bytes)
         self._transport: WSTransport | None = None
         self._held: set[str] = set()
@@ -109,6 +115,8 @@ class Socket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """picows: the handshake is done."""
         self._transport = transport
+        transport.request.headers.clear()  # ours anyway, and picows keeps them as long as the link: 2 KiB
+        transport.response.headers.clear()
         transport.underlying_transport.set_write_buffer_limits(high=self._bounds.write_buffer_bytes)
         self._handler.opened(self)
 
@@ -129,6 +137,7 @@ class Socket(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """picows: the connection is gone."""
         self._transport = None
+        self._assembler.forget()
         self._cancel_timer()
         self._handler.closed()
 
@@ -159,8 +168,7 @@ class Socket(WSListener):
 
     def _answer_close(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
-            code = frame.get_close_code()
-            transport.send_close(WSCloseCode.OK if code is WSCloseCode.NO_INFO else code)
+            transport.send_close(_close_answer(frame))
         transport.disconnect()
         self._abort_after(self._bounds.close_seconds)
 
@@ -172,6 +180,16 @@ class Socket(WSListener):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _close_answer(frame: WSFrame) -> WSCloseCode:
+    """Echo the code of a close frame; picows lets through reserved bits and some codes that no peer may send."""
+    if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        return WSCloseCode.PROTOCOL_ERROR
+    if frame.payload_size == 0:
+        return WSCloseCode.OK
+    code = frame.get_close_code()
+    return WSCloseCode.PROTOCOL_ERROR if code.value in _NEVER_SENT or code.value > _LAST_CLOSE_CODE else code
 
 
 class Judge(Protocol):
@@ -332,5 +350,5 @@ def _picows(socket: Socket, upgrade: Upgrade, link_id: str, heartbeat_seconds: f
         None, None, False, accept, logging.getLogger("picows.server"), True, 5,
         heartbeat_seconds > 0, heartbeat_seconds * _IDLE, heartbeat_seconds * _REPLY,
         WSAutoPingStrategy.PING_WHEN_IDLE, False,
-        1 << 20, None, 4096,
+        socket.message_bytes, None, _READ_BUFFER_BYTES,
     )  # fmt: skip
