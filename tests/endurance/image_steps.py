@@ -1,6 +1,6 @@
 """The steps of the Dockerfile, run without an engine: in bare root file systems, as root, on a Debian machine.
 
-    sudo .venv/bin/python tests/endurance/image_steps.py [--bind DIR]... [--keep DIR]
+    sudo .venv/bin/python tests/endurance/image_steps.py [--suite trixie] [--bind DIR]...
 
 A Debian of debootstrap with its Python stands in for the base image. RUN, COPY, ENV, WORKDIR and USER are performed as
 they stand in the file; then the entry point runs as the image's user on a read-only root with /data as its only place
@@ -128,11 +128,11 @@ def inside(stage: Stage, command: list[str], *, pip: bool = False, check: bool =
     return done.returncode
 
 
-def bootstrap(base: Path, binds: list[Path]) -> None:
+def bootstrap(base: Path, binds: list[Path], suite: str) -> None:
     """Make the stand-in for the base image, with the mirror and the pip of this machine."""
     mirror = _mirror()
     subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", base, mirror],
+        ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", suite, base, mirror],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     for name in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/xdg/pip/constraints.txt",
@@ -205,6 +205,7 @@ def main() -> int:
     """Run it all in a mount namespace of its own; nothing stays behind."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--bind", type=Path, action="append", default=[], metavar="DIR")
+    parser.add_argument("--suite", default="bookworm", help="the Debian: bookworm has Python 3.11, trixie 3.13")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     missing = [name for name in ("debootstrap", "chroot", "unshare") if shutil.which(name) is None]
@@ -212,7 +213,7 @@ def main() -> int:
         say(f"needs root, ./start.sh having run once, and: debootstrap chroot unshare (missing: {missing or 'none'})")
         return 2
     if arguments.inside is not None:
-        perform_all(arguments.inside, arguments.bind)
+        perform_all(arguments.inside, arguments.bind, arguments.suite)
         return 0
     # The mounts are this child's own and end with it: only then may the directories be deleted.
     with tempfile.TemporaryDirectory(prefix="aimessage-image-") as work:
@@ -220,11 +221,11 @@ def main() -> int:
         return subprocess.run(command, check=False).returncode
 
 
-def perform_all(work: Path, binds: list[Path]) -> None:
+def perform_all(work: Path, binds: list[Path], suite: str) -> None:
     """Make the base, build the image and run it, all under *work*."""
     os.environ["AIMESSAGE_HOME"] = str(work / "home")
     say("the stand-in for the base image")
-    bootstrap(work / "base", binds)
+    bootstrap(work / "base", binds, suite)
     say("the Dockerfile")
     stage = build(ROOT / "Dockerfile", work, binds)
     data = work / "data"
