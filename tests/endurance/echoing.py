@@ -5,7 +5,7 @@ The relay speaks binary frames of its own and echoes nothing, so only the shell 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from picows import WSMsgType
@@ -14,8 +14,10 @@ from aimessage.clock import SystemClock
 from aimessage.relay.config import load_config
 from aimessage.relay.frames import Assembler, Breach
 from aimessage.relay.http import Request, Response, Upgrade, route
+from aimessage.relay.landing import listen
 from aimessage.relay.limits import BOUNDS, Bounds, LinkBucket, RelayLimits
-from aimessage.relay.transport import Socket, listen
+from aimessage.relay.lobby import Guest
+from aimessage.relay.transport import Socket
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
 
 __all__ = ["echoing"]
@@ -77,19 +79,19 @@ class _EchoJudge:
         self._tasks = tasks
         self._as_it_is = as_it_is
 
-    def admit_socket(self, peer: str) -> Response | None:
-        return None
+    def admit(self, peer: str, cut: Callable[[], object]) -> Guest | Response:
+        return Guest("echo", peer, peer, None, cut)
 
-    def forget_socket(self, peer: str) -> None:
+    def dismiss(self, guest: Guest) -> None:
         pass
 
-    def client_of(self, request: Request, peer: str) -> str:
-        return peer
+    def seat(self, guest: Guest, request: Request) -> None:
+        pass
 
-    async def judge(self, request: Request, address: str) -> Response | Upgrade:
+    async def judge(self, request: Request, guest: Guest) -> Response | Upgrade:
         return route(request)
 
-    def new_socket(self, address: str) -> Socket:
+    def new_socket(self, guest: Guest) -> Socket:
         size = ANNOUNCED_MESSAGE_BYTES if self._as_it_is else _SUITE_MESSAGE_BYTES
         assembler = None if self._as_it_is else _TextAsBinary(size)
         return Socket(_Echo(assembler), BOUNDS, self.limits, size)

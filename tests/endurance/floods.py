@@ -82,8 +82,9 @@ class Bystanders:
     async def _posted(self, message_id: bytes) -> Accepted | Refused:
         request = Post(self.sender.next_id(), self.recipient.name, message_id, 0, 0, 0, bytes(200))
         self.sender.send(request)
-        while (answer := await self.sender.expect(Accepted, Refused)).id != request.id:
-            pass
+        answer: Accepted | Refused = await self.sender.expect(Accepted, Refused)
+        while answer.id != request.id:
+            answer = await self.sender.expect(Accepted, Refused)
         return answer
 
     async def _next_id(self) -> bytes:
