@@ -88,7 +88,7 @@ class connect:  # noqa: N801 - used as a function, like open()
         notice: Callable[[str], None] | None = None,
     ) -> None:
         settings = settings or load_settings(os.environ, agent=agent)
-        self._settings = settings.telling(notice) if notice else settings
+        self._settings = settings.telling(notice or settings.dialling.notice)
         self._notice = notice
         self._agent: Agent | None = None
 
