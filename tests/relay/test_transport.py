@@ -94,6 +94,11 @@ async def upgraded(tmp_path: Path) -> AsyncIterator[Raw]:
         (frame(CLOSE, b"\x0f\xa0"), 4000),
         (frame(CLOSE, b"\x03\xed"), 1002),
         (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+        (frame(CLOSE, b"\x03\xe8", rsv=7), 1002),
+        (frame(CLOSE, b"\x00\x00"), 1002),
+        (frame(CLOSE, b"\x03\xee"), 1002),
+        (frame(CLOSE, b"\x13\x88"), 1002),
+        (frame(CLOSE, b"\x13\x87"), 4999),
     ],
 )
 async def test_each_breach_gets_its_close_code(tmp_path: Path, octets: bytes, code: int) -> None:

@@ -31,6 +31,8 @@ from aimessage.relay.limits import Bounds, RelayLimits
 __all__ = ["Door", "Handler", "Judge", "Socket", "listen"]
 
 _GOING_AWAY = 1001
+_NEVER_SENT = frozenset({0, 1006})  # RFC 6455 section 7.4: what stands for a missing code on this side of the wire
+_LAST_CLOSE_CODE = 4999
 _IDLE, _REPLY = 0.55, 0.35  # of the heartbeat: a dead peer is found in nine tenths of what was announced
 
 
@@ -65,6 +67,7 @@ class Socket(WSListener):
         self._limits = limits
         self._handler = handler
         self._bounds = bounds
+        self.message_bytes = message_bytes
         self._assembler = Assembler(message_bytes)
         self._transport: WSTransport | None = None
         self._held: set[str] = set()
@@ -158,8 +161,7 @@ class Socket(WSListener):
 
     def _answer_close(self, transport: WSTransport, frame: WSFrame) -> None:
         if not transport.is_close_frame_sent:
-            code = frame.get_close_code()
-            transport.send_close(WSCloseCode.OK if code is WSCloseCode.NO_INFO else code)
+            transport.send_close(_close_answer(frame))
         transport.disconnect()
         self._abort_after(self._bounds.close_seconds)
 
@@ -171,6 +173,16 @@ class Socket(WSListener):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _close_answer(frame: WSFrame) -> WSCloseCode:
+    """Echo the code of a close frame; picows lets through reserved bits and some codes that no peer may send."""
+    if frame.rsv1 or frame.rsv2 or frame.rsv3:
+        return WSCloseCode.PROTOCOL_ERROR
+    if frame.payload_size == 0:
+        return WSCloseCode.OK
+    code = frame.get_close_code()
+    return WSCloseCode.PROTOCOL_ERROR if code.value in _NEVER_SENT or code.value > _LAST_CLOSE_CODE else code
 
 
 class Judge(Protocol):
@@ -311,7 +323,7 @@ def _picows(socket: Socket, upgrade: Upgrade, heartbeat_seconds: float) -> WSPro
         None, None, False, accept, logging.getLogger("picows.server"), True, 5,
         heartbeat_seconds > 0, heartbeat_seconds * _IDLE, heartbeat_seconds * _REPLY,
         WSAutoPingStrategy.PING_WHEN_IDLE, False,
-        1 << 20, None, 4096,
+        socket.message_bytes, None, 4096,
     )  # fmt: skip
 
 
