@@ -24,14 +24,21 @@ class Assembler:
         """Take one data frame; return the message that it completes, if any, or what is wrong with it."""
         breach = self._breach(len(payload), continuation=continuation, text=text)
         if breach is not None:
+            self.forget()
             return breach
-        if fin and self._parts is None:
-            return payload
-        self._parts = (self._parts or bytearray()) + payload
+        if self._parts is None:
+            if fin:
+                return payload
+            self._parts = bytearray()
+        self._parts += payload  # in place: a sum would copy all that came before once more for each fragment
         if not fin:
             return None
         whole, self._parts = bytes(self._parts), None
         return whole
+
+    def forget(self) -> None:
+        """Drop what has come of a message; no more of it will be asked for."""
+        self._parts = None
 
     def _breach(self, size: int, *, continuation: bool, text: bool) -> Breach | None:
         if continuation and self._parts is None:

@@ -33,6 +33,7 @@ __all__ = ["Door", "Handler", "Judge", "Socket", "listen"]
 _GOING_AWAY = 1001
 _NEVER_SENT = frozenset({0, 1006})  # RFC 6455 section 7.4: what stands for a missing code on this side of the wire
 _LAST_CLOSE_CODE = 4999
+_READ_BUFFER_BYTES = 1024  # of a link that only listens; it doubles with what comes, and a busy one keeps it
 _IDLE, _REPLY = 0.55, 0.35  # of the heartbeat: a dead peer is found in nine tenths of what was announced
 
 
@@ -111,6 +112,8 @@ class Socket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """picows: the handshake is done."""
         self._transport = transport
+        transport.request.headers.clear()  # ours anyway, and picows keeps them as long as the link: 2 KiB
+        transport.response.headers.clear()
         transport.underlying_transport.set_write_buffer_limits(high=self._bounds.write_buffer_bytes)
         self._handler.opened(self)
 
@@ -131,6 +134,7 @@ class Socket(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """picows: the connection is gone."""
         self._transport = None
+        self._assembler.forget()
         self._cancel_timer()
         self._handler.closed()
 
@@ -323,7 +327,7 @@ def _picows(socket: Socket, upgrade: Upgrade, heartbeat_seconds: float) -> WSPro
         None, None, False, accept, logging.getLogger("picows.server"), True, 5,
         heartbeat_seconds > 0, heartbeat_seconds * _IDLE, heartbeat_seconds * _REPLY,
         WSAutoPingStrategy.PING_WHEN_IDLE, False,
-        socket.message_bytes, None, 4096,
+        socket.message_bytes, None, _READ_BUFFER_BYTES,
     )  # fmt: skip
 
 
