@@ -44,6 +44,11 @@ _Event = ClientFrame | UnknownFrame | LinkFailed
 class Connection:
     """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
 
+    __slots__ = (
+        "_arrived", "_bucket", "_challenge", "_desk", "_gone", "_inbox", "_link", "_metrics", "_order", "_outflow",
+        "_outflow_task", "_pings", "_receipts", "_room", "_socket", "address",
+    )  # fmt: skip
+
     def __init__(self, desk: Desk, address: str) -> None:
         self.address = address
         self._desk = desk
@@ -56,7 +61,7 @@ class Connection:
         self._order = Order(desk.clock)
         self._inbox: deque[_Event] = deque()
         self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None  # made when it is first waited for: most links never are
         self._gone = False
         self._outflow: Outflow | None = None
         self._outflow_task: asyncio.Task[None] | None = None
@@ -82,7 +87,7 @@ class Connection:
 
     def writable(self) -> None:
         """The peer takes bytes again."""
-        self._room.set()
+        self._make_room()
         self.wake()
 
     def closed(self) -> None:
@@ -90,7 +95,7 @@ class Connection:
         self._gone = True
         self._socket = None
         self._arrived.set()
-        self._room.set()
+        self._make_room()
 
     def allows_ping(self) -> bool:
         """Whether one more ping is within the link's rate."""
@@ -308,8 +313,12 @@ class Connection:
     async def _until_writable(self) -> None:
         """Do not answer into a full buffer: a peer that asks and never reads costs one buffer, then is cut."""
         while self._socket is not None and not self._socket.is_writable:
-            self._room.clear()
+            self._room = asyncio.Event()
             await self._room.wait()
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _is_writable(self) -> bool:
         return self._socket is not None and self._socket.is_writable

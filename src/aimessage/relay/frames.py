@@ -16,6 +16,8 @@ class Breach:
 class Assembler:
     """Makes whole binary messages of at most *bound* bytes out of data frames."""
 
+    __slots__ = ("_bound", "_parts")
+
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._parts: bytearray | None = None

@@ -115,6 +115,8 @@ BOUNDS = Bounds()
 class LinkBucket:
     """The token bucket of one link: *rate* tokens a second, 0 for no limit, and a burst of twice that."""
 
+    __slots__ = ("_at", "_burst", "_clock", "_rate", "_tokens")  # each link has three
+
     def __init__(self, rate: float, clock: Clock) -> None:
         self._rate = rate
         self._burst = max(2 * rate, 1.0)

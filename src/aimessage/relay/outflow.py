@@ -24,6 +24,11 @@ class Outflow:
     held here but sizes of what is unacknowledged, at most `window_bytes` and `window_entries` of it.
     """
 
+    __slots__ = (
+        "_after", "_awake", "_caught_up", "_clock", "_is_writable", "_mailboxes", "_owner", "_send", "_subscription",
+        "_unacknowledged", "_unacknowledged_bytes",
+    )  # fmt: skip
+
     def __init__(
         self,
         owner: Username,

@@ -64,6 +64,8 @@ class Handler(Protocol):
 class Socket(WSListener):
     """One WebSocket of one peer."""
 
+    __slots__ = ("_assembler", "_bounds", "_handler", "_held", "_limits", "_timer", "_transport", "message_bytes")
+
     def __init__(self, handler: Handler, bounds: Bounds, limits: RelayLimits, message_bytes: int) -> None:
         self._limits = limits
         self._handler = handler
