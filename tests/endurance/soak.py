@@ -21,6 +21,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from aimessage.types import VaultId
 from aimessage.wire.frames import Accepted, Ack, Acknowledge, CaughtUp, Deliver, Post, Proved, Subscribed
 from endurance.relays import Lives, say, url_of
 from endurance.vitals import Vitals, slope, vitals_of
@@ -38,6 +39,7 @@ _AT_ONCE = 64  # visits under way, of one relay
 class _Visitor:
     name: str
     secret: bytes
+    vault_id: VaultId
     generation: int = 0
     known: bool = False
 
@@ -98,7 +100,9 @@ class Soak:
 
 async def _visit(url: str, visitor: _Visitor, to: str, found: Soak, random: Random) -> None:
     visitor.generation += 1
-    async with Peer(url, visitor.name, visitor.secret) as peer:
+    peer = Peer(url, visitor.name, visitor.secret)
+    peer.vault_id = visitor.vault_id  # the store keeps the generation of every vault that ever subscribed
+    async with peer:
         answer = await (peer.login() if visitor.known else peer.register())
         assert isinstance(answer, Proved), answer
         visitor.known = True
@@ -141,16 +145,19 @@ async def _quiet(relay: Relay, at_most: int | None) -> Vitals:
 async def soak(directory: Path, store: str, *, minutes: float, per_minute: float, seed: int) -> Soak:
     """Visit a relay on *store* again and again, and return what was found."""
     random, found = Random(seed), Soak(store)
-    visitors = [_Visitor(f"visitor-{number}", random.randbytes(32)) for number in range(200)]
+    visitors = [
+        _Visitor(f"visitor-{number}", random.randbytes(32), VaultId(random.randbytes(16))) for number in range(200)
+    ]
     lives = Lives(directory / "data", directory, "--store", store, "--lookups", "0")
     with lives.relay() as relay:
         url = url_of(relay)
         found.quiet.append(await _quiet(relay, None))
         for visitor in visitors:
             await _visit(url, visitor, "", found, random)
-        sampling = asyncio.create_task(_sample(relay, lives.data, found))
-        await _visit_on_time(url, visitors, found, random, minutes * 60, 60 / per_minute)
-        sampling.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            sampling = tasks.create_task(_sample(relay, lives.data, found))
+            await _visit_on_time(url, visitors, found, random, minutes * 60, 60 / per_minute)
+            sampling.cancel()
         for visitor in visitors:
             await _visit(url, visitor, "", found, random)
         try:
