@@ -56,8 +56,8 @@ class Connection:
         self._link = RelayLink(desk.config.limits.message_frames or FRAMES_PER_MESSAGE)
         self._socket: Socket | None = None
         self._bucket = LinkBucket(desk.config.rate_connection, desk.clock)
-        self._receipts = LinkBucket(RECEIPTS_FACTOR * desk.config.rate_connection, desk.clock)
-        self._pings = LinkBucket(10.0, desk.clock)
+        self._receipts: LinkBucket | None = None
+        self._pings: LinkBucket | None = None  # made with the first ping: most links never send one
         self._order = Order(desk.clock)
         self._inbox: list[_Event] = []  # emptied at once, and lighter than a deque
         self._arrived = asyncio.Event()
@@ -100,6 +100,8 @@ class Connection:
 
     def allows_ping(self) -> bool:
         """Whether one more ping is within the link's rate."""
+        if self._pings is None:
+            self._pings = LinkBucket(10.0, self._desk.clock)
         return self._pings.take() == 0.0
 
     # What other links and the service do to us.
@@ -252,7 +254,12 @@ class Connection:
 
     def _bucket_of(self, event: _Event) -> LinkBucket:
         is_receipt = isinstance(event, Post) and event.mail_class == MailClass.CONTROL
-        return self._receipts if is_receipt else self._bucket
+        if not is_receipt:
+            return self._bucket
+        if self._receipts is None:
+            rate = RECEIPTS_FACTOR * self._desk.config.rate_connection
+            self._receipts = LinkBucket(rate, self._desk.clock)
+        return self._receipts
 
     def _within_rate(self, events: Sequence[_Event]) -> list[_Event]:
         allowed: list[_Event] = []

@@ -16,6 +16,8 @@ __all__ = ["Order"]
 class Order:
     """The recipients of one link that something waits for, at most `held_recipients` of them."""
 
+    __slots__ = ("_clock", "_held")  # each link has one
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._held: dict[str, tuple[float, Refused]] = {}

@@ -83,6 +83,8 @@ _InT = TypeVar("_InT", bound=AnyFrame)
 class _Link(Generic[_InT]):
     """What both roles share: the state, what came in, what must go out."""
 
+    __slots__ = ("_codec", "_events", "_outgoing", "_state", "_table")  # a relay has many thousands of these
+
     def __init__(self, codec: Codec[_InT], table: dict[State, dict[Move, State]]) -> None:
         self._codec = codec
         self._table = table
@@ -120,6 +122,8 @@ class _Link(Generic[_InT]):
 
 class RelayLink(_Link[ClientFrame]):
     """The relay's side. It yields one proof, then nothing until `admit` or `reject`, then requests."""
+
+    __slots__ = ("_held", "_held_bytes", "_most", "_proof_seen")
 
     def __init__(self, frames_per_message: int = FRAMES_PER_MESSAGE) -> None:
         super().__init__(client_codec, RELAY_TABLE)
@@ -200,6 +204,8 @@ class RelayLink(_Link[ClientFrame]):
 
 class ClientLink(_Link[RelayFrame]):
     """The client's side. After `Welcome` comes in: `prove`, then `send` at once, without waiting for `Proved`."""
+
+    __slots__ = ("_proof_sent",)
 
     def __init__(self) -> None:
         super().__init__(relay_codec, CLIENT_TABLE)
