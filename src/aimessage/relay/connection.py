@@ -6,6 +6,7 @@ from itertools import groupby
 
 from aimessage.clock import milliseconds
 from aimessage.errors import AimessageError, RelayUnavailable, RemoteProtocolError, StoreDamaged
+from aimessage.relay.bell import Bell
 from aimessage.relay.desk import Desk
 from aimessage.relay.faults import behind
 from aimessage.relay.limits import BOUNDS, LinkBucket
@@ -14,7 +15,6 @@ from aimessage.relay.log import event_log, speaking_of
 from aimessage.relay.order import Order
 from aimessage.relay.outflow import Outflow
 from aimessage.relay.transport import Socket
-from aimessage.stores.ports import Registered
 from aimessage.types import MessageId, Position, Username
 from aimessage.wire.codec import UnknownFrame
 from aimessage.wire.frames import (
@@ -60,7 +60,7 @@ class Connection:
         self._pings: LinkBucket | None = None  # made with the first ping: most links never send one
         self._order = Order(desk.clock)
         self._inbox: list[_Event] = []  # emptied at once, and lighter than a deque
-        self._arrived = asyncio.Event()
+        self._arrived = Bell()
         self._room: asyncio.Event | None = None  # made when it is first waited for: most links never are
         self._gone = False
         self._outflow: Outflow | None = None
@@ -95,7 +95,7 @@ class Connection:
         """The socket is gone; what came in before is still done."""
         self._gone = True
         self._socket = None
-        self._arrived.set()
+        self._arrived.ring()
         self._make_room()
 
     def allows_ping(self) -> bool:
@@ -139,10 +139,10 @@ class Connection:
         speaking_of(self.guest.id)
         self._desk.arrived(self)
         try:
-            account = await self._login()
-            if account is not None:
+            owner = await self._login()
+            if owner is not None:
                 event_log().debug("logged in")
-                await self._serve(account)
+                await self._serve(owner)
         except Exception as error:  # noqa: BLE001  # the boundary: our bug, for the log
             self._told(error)
         finally:
@@ -160,7 +160,7 @@ class Connection:
             if self._socket is not None:
                 self._socket.close(1011, "internal error")
 
-    async def _login(self) -> Registered | None:
+    async def _login(self) -> Username | None:
         try:
             async with asyncio.timeout_at(self.guest.deadline):
                 proof = await self._next()
@@ -190,23 +190,23 @@ class Connection:
         self._desk.logged_in(self)
         self._flush()
         self._collect()
-        return account
+        return account.username  # and not the account: its bundle would live as long as the link
 
     async def _next(self) -> _Event | None:
         while not self._inbox and not self._gone:
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._arrived.muffle()
+            await self._arrived.heard()
         return self._inbox.pop(0) if self._inbox else None
 
-    async def _serve(self, account: Registered) -> None:
-        await self._desk.join(account.username, self)
+    async def _serve(self, owner: Username) -> None:
+        await self._desk.join(owner, self)
         try:
             async with asyncio.TaskGroup() as tasks:
-                await self._answer_all(account.username, tasks)
+                await self._answer_all(owner, tasks)
                 if self._outflow_task is not None:
                     self._outflow_task.cancel()
         finally:
-            await asyncio.shield(self._desk.leave(account.username, self))
+            await asyncio.shield(self._desk.leave(owner, self))
 
     async def _answer_all(self, owner: Username, tasks: asyncio.TaskGroup) -> None:
         while (first := await self._next()) is not None:
@@ -332,7 +332,7 @@ class Connection:
         events = self._link.events_received()
         self._metrics.received(events)
         self._inbox.extend(events)
-        self._arrived.set()
+        self._arrived.ring()
 
     def _flush(self) -> None:
         for message in self._link.data_to_send():

@@ -1,11 +1,11 @@
 """Deliveries of one subscription: pulled from the mailbox only while the link takes them and the window is open."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import cast
 
 from aimessage.clock import Clock, milliseconds
+from aimessage.relay.bell import Bell
 from aimessage.relay.limits import BOUNDS
 from aimessage.stores.ports import CaughtUp as StreamCaughtUp
 from aimessage.stores.ports import Mailboxes, Stored
@@ -47,7 +47,7 @@ class Outflow:
         self._after = Position(0)
         self._unacknowledged: dict[Position, int] = {}
         self._unacknowledged_bytes = 0
-        self._awake = asyncio.Event()
+        self._awake = Bell()
         self._caught_up = False
 
     @property
@@ -62,7 +62,7 @@ class Outflow:
 
     def wake(self) -> None:
         """Something may have changed: new mail, a writable link, an acknowledgement."""
-        self._awake.set()
+        self._awake.ring()
 
     def acknowledged(self, entries: Sequence[tuple[Position, MessageId]]) -> None:
         """Open the window by what the recipient has acknowledged."""
@@ -73,10 +73,10 @@ class Outflow:
     async def run(self) -> None:
         """Deliver until cancelled."""
         while True:
-            self._awake.clear()  # before reading, so that what comes meanwhile wakes us again
+            self._awake.muffle()  # before reading, so that what comes meanwhile wakes us again
             if self._may_send() and await self._pour():
                 continue
-            await self._awake.wait()
+            await self._awake.heard()
 
     def _may_send(self) -> bool:
         return (
