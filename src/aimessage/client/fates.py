@@ -194,7 +194,7 @@ def _fate(vault: Transaction, row: tuple[object, ...]) -> Fate:
         thread=summary.thread or None,
         reply_to=message_id_text(MessageId(summary.reply_to)) if summary.reply_to else None,
         kind=summary.kind,
-        bytes=summary.bytes,
+        bytes=summary.size_bytes,
         text=body.text if body and body.kind == "text" else None,
         data=body.data if body and body.kind == "data" else None,
     )

@@ -25,7 +25,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     thread: str
     reply_to: bytes
-    bytes: int
+    size_bytes: int
 
 
 class Letter(msgspec.Struct, frozen=True):
