@@ -30,7 +30,7 @@ async def until_killed(machine: Machine, number: int, edge: str, *action: str) -
         edge,
         *action,
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))},
     )
     out, _ = await process.communicate()
     assert process.returncode in (0, KILLED)

@@ -8,6 +8,7 @@ import click
 
 from aimessage import __version__
 from aimessage.cli.ask import ask
+from aimessage.cli.contacts import contacts
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed, explain
 from aimessage.cli.fates import ack, history, status
 from aimessage.cli.listen import listen
@@ -39,7 +40,7 @@ def cli(_shared: Shared) -> None:
         click.echo(context.get_help())
 
 
-for _command in (register, send, ask, wait, listen, ack, status, history, users, whoami, restore, token):
+for _command in (register, send, ask, wait, listen, ack, status, history, users, contacts, whoami, restore, token):
     cli.add_command(_command)
 
 

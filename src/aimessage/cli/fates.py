@@ -1,7 +1,6 @@
 """`aimessage status`, `history` and `ack`: what became of messages, and saying that one has been dealt with."""
 
 import click
-from msgspec.structs import asdict
 
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.render import message_line
@@ -24,6 +23,8 @@ def status(shared: Shared, message_id: str, offline: bool) -> None:
 
 
 async def _status(shared: Shared, message_id: str, *, offline: bool) -> None:
+    from msgspec.structs import asdict
+
     async with shared.agent_here() as me:
         if me.status(message_id).state in ("waiting", "accepted", "delivered", "read") and not offline:
             await me.refresh()
@@ -48,6 +49,8 @@ def history(shared: Shared, peer: str | None, limit: int, before: str | None) ->
 
 
 async def _history(shared: Shared, peer: str | None, limit: int, before: str | None) -> None:
+    from msgspec.structs import asdict
+
     async with shared.agent_here() as me:
         entries = me.history(peer=peer, limit=limit, before=before)
     for entry in entries:

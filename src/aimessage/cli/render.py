@@ -42,6 +42,11 @@ def message_line(message: Mapping[str, object]) -> str:
 
 
 def _body(message: Mapping[str, object]) -> str:
+    if message["type"] == "contact_request":
+        name = message["from"]
+        return (
+            f"(wants to write to us, key {message['from_fingerprint']}; to hear it: aimessage contacts accept {name})"
+        )
     if message["type"] != "message":
         return f"({message['type']})"
     text = message["text"]

@@ -3,30 +3,36 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimessage.client.agent import Agent, Sent, UserPresence, connect
+    from aimessage.client.agent import Agent, UserPresence
     from aimessage.client.config import Settings, load_settings
+    from aimessage.client.contacts import Contact
     from aimessage.client.enrolment import register, restore, token_text
     from aimessage.client.fates import Fate
     from aimessage.client.history import Entry
     from aimessage.client.letter import Letter
     from aimessage.client.message import Message
+    from aimessage.client.opening import connect
     from aimessage.client.profile import Profile, load_profile
+    from aimessage.client.sent import Sent
     from aimessage.e2ee.text import decode_text, fold, require_clean
 
 __all__ = [
-    "Agent", "Entry", "Fate", "Letter", "Message", "Profile", "Sent", "Settings", "UserPresence", "connect",
+    "Agent", "Contact", "Entry", "Fate", "Letter", "Message", "Profile", "Sent", "Settings", "UserPresence", "connect",
     "decode_text", "fold", "load_profile", "load_settings", "register", "require_clean", "restore", "token_text",
 ]  # fmt: skip
 
 _HOMES = {
-    "agent": ("Agent", "Sent", "UserPresence", "connect"),
+    "agent": ("Agent", "UserPresence"),
     "config": ("Settings", "load_settings"),
+    "contacts": ("Contact",),
     "enrolment": ("register", "restore", "token_text"),
     "fates": ("Fate",),
     "history": ("Entry",),
     "letter": ("Letter",),
     "message": ("Message",),
+    "opening": ("connect",),
     "profile": ("Profile", "load_profile"),
+    "sent": ("Sent",),
 }
 
 

@@ -3,71 +3,41 @@
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import consumers, fates
-from aimessage.client.account import Here, open_here
+from aimessage.client import consumers, contacts, fates, gate
+from aimessage.client.account import Here
 from aimessage.client.changes import Changes
-from aimessage.client.config import Settings, load_settings
 from aimessage.client.connection import Connection
 from aimessage.client.consumers import Filter
-from aimessage.client.enrolment import restore
+from aimessage.client.contacts import Contact
 from aimessage.client.fates import FATES, Fate
 from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
 from aimessage.client.message import Message
-from aimessage.client.profile import Profile, load_profile
+from aimessage.client.profile import Profile
 from aimessage.client.receiver import Need, Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
+from aimessage.client.sent import Sent
 from aimessage.e2ee.bodies import Receipts
 from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
     BadValue,
     FateTimedOut,
-    IdentityExists,
-    NoIdentity,
     RelayUnreachable,
 )
 from aimessage.types import message_id_text, parse_message_id
 from aimessage.wire.frames import ListUsers, Users
 
-__all__ = ["Agent", "Sent", "UserPresence", "connect"]
+__all__ = ["Agent", "UserPresence"]
 
 _BATCH = 32
 _SETTLE = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The outcome of one send; *state* is its fate when `send` returned: accepted is on the relay's disk."""
-
-    id: str
-    to: str
-    state: str
-    agent: "Agent | None" = field(default=None, repr=False, compare=False)
-
-    async def delivered(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
-        """Return once the recipient's program has it on disk. Raises what `Agent.until` does."""
-        return await self._until("delivered", timeout)
-
-    async def read(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
-        """Return once a consumer has been shown it; ask for it when sending. Raises what `Agent.until` does."""
-        return await self._until("read", timeout)
-
-    async def handled(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
-        """Return once a consumer has acknowledged it; ask for it when sending. Raises what `Agent.until` does."""
-        return await self._until("handled", timeout)
-
-    async def _until(self, fate: str, limit: timedelta | float) -> "Sent":
-        if self.agent is None:
-            raise NoIdentity("this outcome is not in an agent's hands")
-        return await self.agent.until(self, fate, timeout=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,56 +46,6 @@ class UserPresence:
 
     username: str
     online: bool
-
-
-class connect:  # noqa: N801 - used as a function, like open()
-    """`async with connect(settings) as me:` opens the agent of *settings*, or of the environment.
-
-    An agent that is not on this machine yet is restored if the environment holds its username, server and token.
-    *notice* is told what the agent noticed and mended by itself; without it, the log is.
-
-    Raises NoIdentity and what `restore` raises.
-    """
-
-    def __init__(
-        self,
-        settings: Settings | None = None,
-        *,
-        agent: str | None = None,
-        notice: Callable[[str], None] | None = None,
-    ) -> None:
-        settings = settings or load_settings(os.environ, agent=agent)
-        self._settings = settings.telling(notice) if notice else settings
-        self._notice = notice
-        self._agent: Agent | None = None
-
-    async def __aenter__(self) -> "Agent":
-        settings = self._settings
-        try:
-            profile = load_profile(settings)
-        except NoIdentity:
-            given = {
-                "AIMESSAGE_USERNAME": settings.username,
-                "AIMESSAGE_TOKEN": settings.token,
-                "AIMESSAGE_SERVER": settings.server,
-            }
-            missing = [name for name, value in given.items() if value is None]
-            if settings.token is not None and missing:
-                raise NoIdentity("the token alone restores nothing", hint=f"set {' and '.join(missing)} too") from None
-            if missing:
-                raise
-            try:
-                profile = await restore(settings, settings.username or "")
-            except IdentityExists:  # another command of this agent restored it meanwhile
-                profile = load_profile(settings)
-        self._agent = Agent(open_here(profile, settings.passphrase), notice=self._notice)
-        return self._agent
-
-    async def __aexit__(self, kind: object, *_: object) -> None:
-        if self._agent is not None:
-            if kind is None and self._agent.is_connected:
-                await self._agent.flush()
-            self._agent.close()
 
 
 class Agent:
@@ -383,6 +303,53 @@ class Agent:
         return await self.send(
             message.from_, text, data=data, thread=message.thread, reply_to=message.id, hops=message.hops + 1
         )
+
+    def contacts(self) -> list[Contact]:
+        """Return everybody we know, by name: whose messages we hear, who waits for a word, whom we block."""
+        return contacts.listed(self._here)
+
+    async def contact_request(self, name: str, note: str | None = None) -> Sent:
+        """Ask to be heard by *name*, with a *note* that it sees once it accepts; its answers are heard from now on.
+
+        Raises what `send` does.
+        """
+        text = note if note is not None else f"{self.profile.username} asks to be your contact"
+        return await self._send(name, Letter(text, contact="requested"), "accepted", timedelta(seconds=30))
+
+    def contact_accept(self, name: str) -> Contact:
+        """Hear *name* from now on, blocked or not; what waited of it comes next, in order. Raises UsernameMalformed."""
+        return self._told(contacts.accept(self._here, name))
+
+    def contact_block(self, name: str) -> Contact:
+        """Hear nothing of *name* any more, and drop what nobody has seen; nobody is told. Raises UsernameMalformed."""
+        return self._told(contacts.block(self._here, name))
+
+    async def contact_verify(self, name: str, fingerprint: str) -> Contact:
+        """Believe the key of *name* that has this *fingerprint*: its address `name~…`, or our common safety number.
+
+        It must come from a person, over another channel. A changed key is believed so, too, and what came under it is
+        asked for again. Raises PeerIdentityChanged: no key of *name* has it; BadValue: it is too short or malformed.
+        """
+        return self._told(await contacts.verify(self._here, self._connection, name, fingerprint))
+
+    def safety_number(self, name: str) -> str:
+        """Return the 60 digits that we and *name* see alike. Raises NotFound: we do not know its key."""
+        return contacts.safety_number_with(self._here, name)
+
+    @property
+    def contact_policy(self) -> str:
+        """Who may write to us: `open`, `contacts` (strangers wait for a word) or `closed`."""
+        with self._here.vault.reading() as vault:
+            return gate.policy_of(vault).value
+
+    def set_contact_policy(self, policy: str) -> None:
+        """Change who may write to us. Raises BadValue."""
+        with self._here.vault.transaction() as vault:
+            gate.save_policy(vault, gate.parse_policy(policy))
+
+    def _told(self, contact: Contact) -> Contact:
+        self._changes.tell()
+        return contact
 
     def status(self, message_id: str) -> Fate:
         """Return what is known of one message of ours. Raises MessageUnknown; BadValue: not an id."""

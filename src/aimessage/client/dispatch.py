@@ -7,9 +7,9 @@ import msgspec
 
 from aimessage.client import fates
 from aimessage.client.account import Here
-from aimessage.client.contacts import pin_of
 from aimessage.client.links import OpenLink
 from aimessage.client.locks import file_lock
+from aimessage.client.pins import pin_of
 from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.bodies import decode_body, encode_body

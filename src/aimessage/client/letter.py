@@ -29,7 +29,10 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """*text* or *data*, not both; *receipts*: the fates that we ask the recipient to report."""
+    """*text* or *data*, not both; *receipts*: the fates that we ask the recipient to report.
+
+    *contact* is what the recipient becomes by our writing to it: `accepted`, or `requested` until it writes to us.
+    """
 
     text: str | None = None
     data: object = None
@@ -40,6 +43,7 @@ class Letter(msgspec.Struct, frozen=True):
     receipts: Receipts = Receipts.DELIVERED
     idempotency_key: str | None = None
     hops: int = 0
+    contact: str = "accepted"
 
     def body(self, now_ms: int) -> Body:
         """Return the body; its vault and sequence are filled in when it first leaves.

@@ -38,7 +38,7 @@ class Message:
     to: str
     received_at: str | None
     type: str = "message"
-    contact: str = "accepted"
+    contact: str = "none"
     room: str | None = None
     thread: str | None = None
     reply_to: str | None = None
@@ -99,18 +99,20 @@ class Frame:
     id: MessageId
     kind: str
     received_at: int
+    contact: str = "none"
 
 
 def incoming(
     frame: Frame, body: Body | None, *, fingerprint: str, trust: str, flags: tuple[str, ...], redelivered: bool
 ) -> Message:
-    """Return what a reader is shown; a *body* of None did not open."""
+    """Return what a reader is shown; a *body* of None did not open, or is not to be seen."""
     unopened = Message(
         id=message_id_text(frame.id),
         cursor=str(frame.row),
         from_=frame.sender,
         from_fingerprint=fingerprint or None,
         from_trust=trust,
+        contact=frame.contact,
         to=frame.to,
         received_at=timestamp(frame.received_at),
         type=frame.kind,
@@ -118,7 +120,7 @@ def incoming(
         redelivered=redelivered,
     )
     if body is None:
-        return replace(unopened, flags=("undecryptable", *flags))
+        return unopened if frame.kind == "contact_request" else replace(unopened, flags=("undecryptable", *flags))
     shown = dict(_revealed(body))
     return replace(
         unopened,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aimessage.client import fates
+from aimessage.client import fates, gate
 from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
 from aimessage.client.transaction import Transaction
@@ -71,6 +71,7 @@ def _save(here: Here, vault: Transaction, draft: Draft, now_ms: int) -> MessageI
     padded = encode_body(body)  # its size is judged before anything is written
     message_id = _known(here, vault, claim, digest)
     if message_id is None:
+        gate.admit_by_writing(here, vault, recipient, letter.contact)
         message_id = MessageId(here.entropy(16))
         summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()))
         vault.run(
