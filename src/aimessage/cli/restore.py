@@ -1,16 +1,18 @@
 """`aimessage restore`: the same identity on another machine, from its token."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from msgspec.structs import replace
 
 from aimessage.cli.inputs import read_stdin, stdin_is_terminal
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.register import show_profile
 from aimessage.cli.running import run_async
 from aimessage.errors import BadValue, TokenMalformed
-from aimessage.types import SecretBytes
+
+if TYPE_CHECKING:
+    from aimessage.types import SecretBytes
 
 __all__ = ["restore"]
 
@@ -26,6 +28,8 @@ def restore(shared: Shared, username: str | None, token_file: Path | None) -> No
 
     There is no option for the token itself, because other users of the machine can see a command line.
     """
+    from msgspec.structs import replace
+
     from aimessage import client
 
     settings = shared.settings(token_file=token_file)
@@ -37,7 +41,9 @@ def restore(shared: Shared, username: str | None, token_file: Path | None) -> No
     show_profile(shared.screen, "restored", run_async(client.restore(settings, name)))
 
 
-def _token_from_stdin() -> SecretBytes:
+def _token_from_stdin() -> "SecretBytes":
+    from aimessage.types import SecretBytes
+
     if stdin_is_terminal():
         typed: str = click.prompt("token", hide_input=True, err=True)
         return SecretBytes(typed.strip().encode())

@@ -103,18 +103,23 @@ class Agent:
         wait_for: str = "accepted",
         idempotency_key: str | None = None,
         hops: int = 0,
+        allow_secrets: bool = False,
         timeout: timedelta | float = 30,  # noqa: ASYNC109 - the message outlives the call
     ) -> Sent:
         """Send one message and return once the relay has it on disk, or once it has the fate *wait_for*.
 
         Temporary failures are retried until *timeout* (seconds, or a timedelta); after it the message stays in the
-        outbox, and the agent's next command sends it. The same *idempotency_key* gives the same message.
+        outbox, and the agent's next command sends it. The same *idempotency_key* gives the same message. Writing to
+        somebody accepts it as a contact. *hops* counts the messages that led to this one; a reply's are counted anyway.
 
-        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied; Temporary with
+        Raises InvalidInput (to oneself, too), SecretFound (unless *allow_secrets*), LoopStopped, Blocked,
+        RecipientUnknown, PeerIdentityChanged, OverLimit, Denied; Temporary with
         the id: not accepted yet; TimedOut with the id: accepted, and the awaited fate did not come in time.
         """
         letter = Letter(
-            text, data, thread, reply_to, ttl, expects_reply, _receipts(wait_for), idempotency_key, hops=hops
+            *(text, data, thread, reply_to, ttl, expects_reply, _receipts(wait_for), idempotency_key),
+            hops=hops,
+            allow_secrets=allow_secrets,
         )
         return await self._send(to, letter, wait_for, _delta(timeout))
 
@@ -131,7 +136,7 @@ class Agent:
         left = max(0.0, until - asyncio.get_running_loop().time())
         return await self.until(sent, wait_for, timeout=left)
 
-    async def ask(
+    async def ask(  # noqa: PLR0913 - the fields of a message
         self,
         to: str,
         text: str | None = None,
@@ -140,6 +145,8 @@ class Agent:
         thread: str | None = None,
         timeout: timedelta | float = 300,  # noqa: ASYNC109 - the message outlives the call
         keep: bool = False,
+        hops: int = 0,
+        allow_secrets: bool = False,
     ) -> Message:
         """Send one message and return the answer to it; no other consumer of this agent gets that answer.
 
@@ -148,8 +155,9 @@ class Agent:
         Raises what `send` does; TimedOut with the id: no answer came in time.
         """
         limit = _delta(timeout)
+        letter = Letter(text, data, thread, hops=hops, allow_secrets=allow_secrets)
         awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
-        draft = self._sender.draft(to, Letter(text, data, thread), awaited_until=awaited_until)
+        draft = self._sender.draft(to, letter, awaited_until=awaited_until)
         message_id = await self._saving.save(draft)
         try:
             async with self._receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(limit.total_seconds()):
@@ -298,10 +306,25 @@ class Agent:
         """Send, as far as that is quick, the receipts that are owed and what earlier commands left in the outbox."""
         await self._sender.pay()
 
-    async def reply_to(self, message: Message, text: str | None, data: object) -> Sent:
+    async def reply_to(
+        self,
+        message: Message,
+        text: str | None,
+        data: object = None,
+        *,
+        expects_reply: bool = True,
+        allow_secrets: bool = False,
+    ) -> Sent:
         """Answer a message in its thread. Raises what `send` does."""
         return await self.send(
-            message.from_, text, data=data, thread=message.thread, reply_to=message.id, hops=message.hops + 1
+            message.from_,
+            text,
+            data=data,
+            thread=message.thread,
+            reply_to=message.id,
+            hops=message.hops + 1,
+            expects_reply=expects_reply,
+            allow_secrets=allow_secrets,
         )
 
     def contacts(self) -> list[Contact]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from aimessage.client import control, gate, shelf
+from aimessage.client import control, gate, loops, shelf
 from aimessage.client.account import Here
 from aimessage.client.gate import Ruling
 from aimessage.client.order import HOLD_MS, Heard, Place
@@ -121,7 +121,9 @@ class _Intake:
                 gate.announce(self._here, self._vault, peer, fingerprint(opened.identity), self._now_ms)
             case _ if peer.contact == "requested":
                 peer.contact = "accepted"
+        body = loops.true_hops(self._vault, peer.name, body)
         arrival = self._arrival(envelope, Content(body, b"", fingerprint(opened.identity), peer.trust))
+        arrival.flags = "loop" if loops.heard(self._vault, peer.name, body, self._now_ms) else ""
         # A stranger's copy at the relay goes at once: it must not fill the window that contacts need.
         arrival.held = self._until_handled and ruling is Ruling.ADMIT
         arrival.answers, arrival.wants = body.reply_to, body.receipts
@@ -146,9 +148,9 @@ class _Intake:
             heard = Heard(body.vault_id, body.sequence if forgetful else 1)
         place = heard.place(body.sequence)
         arrival.vault, arrival.sequence = body.vault_id, body.sequence
-        arrival.flags = "late" if place is Place.LATE else ""
-        if body.expires_at and body.expires_at < self._now_ms:
-            arrival.flags = f"{arrival.flags} expired".strip()
+        late = "late" if place is Place.LATE else ""
+        expired = "expired" if body.expires_at and body.expires_at < self._now_ms else ""
+        arrival.flags = " ".join(flag for flag in (arrival.flags, late, expired) if flag)
         if place is Place.EARLY:
             arrival.state, arrival.due = "held", self._now_ms + HOLD_MS
         row = shelf.put(self._vault, arrival)
