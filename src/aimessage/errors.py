@@ -25,8 +25,8 @@ __all__ = [
     "InvalidInput", "UsernameMalformed", "EmptyMessage", "NotUtf8", "TextNotAllowed", "BadValue",
     "NotFound", "RecipientUnknown", "MessageUnknown",
     "NotAuthenticated", "NoIdentity", "TokenMalformed", "ProofRejected", "PassphraseWrong",
-    "Denied", "UsernameTaken", "IdentityExists", "Blocked", "Superseded", "HostRefused", "IdempotencyConflict",
-    "GenerationStale", "ProxyRefused", "RegistrationClosed", "InviteNeeded", "InviteRefused",
+    "Denied", "UsernameTaken", "IdentityExists", "Blocked", "LoopStopped", "SecretFound", "Superseded", "HostRefused",
+    "IdempotencyConflict", "GenerationStale", "ProxyRefused", "RegistrationClosed", "InviteNeeded", "InviteRefused",
     "HumanNeeded", "PeerIdentityChanged", "RelayChanged", "CertificateRefused",
     "OverLimit", "TooLarge", "MailboxFull",
     "Temporary", "RelayUnreachable", "RateLimited", "RelayUnavailable", "LinkLost",
@@ -179,6 +179,26 @@ class Blocked(Denied):
     """We block this peer, or the relay bans us."""
 
     code = "blocked"
+
+
+class LoopStopped(Denied):
+    """Two agents have answered each other too often, or too fast; `retry_after` where time helps."""
+
+    code = "loop_stopped"
+    default_hint = "if this is not a loop, start a new exchange: aimessage send without --reply-to, outside any handler"
+
+
+class SecretFound(Denied):
+    """The message looks as if it held a secret; *rule* names what kind."""
+
+    code = "secret_found"
+    default_hint = "take the secret out, or pass --allow-secrets if the recipient is to have it"
+
+    def __init__(
+        self, message: str, *, rule: str = "", hint: str | None = None, retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.rule = rule
 
 
 class Superseded(Denied):

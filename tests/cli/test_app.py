@@ -32,6 +32,7 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
         "status",
         "history",
         "users",
+        "contacts",
         "whoami",
         "doctor",
         "schema",

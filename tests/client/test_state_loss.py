@@ -21,7 +21,7 @@ from aimessage.e2ee.bodies import Body
 from aimessage.e2ee.reports import encode_retry
 from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username, parse_message_id
-from aimessage.wire.frames import Deliver
+from aimessage.wire.frames import Deliver, Done, StoreState
 from support.machines import QUIET, Machine, eventually, heard
 from support.relay import running_relay
 
@@ -121,6 +121,10 @@ async def test_pins_and_gate_come_back_with_the_state(tmp_path: Path) -> None:
 async def test_without_a_state_strangers_have_to_wait_for_a_word(tmp_path: Path) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         (bobby,) = await Machine.enrolled(tmp_path / "home", url, "bobby")
+        here = bobby.here()
+        link = await Connection(here).link()
+        await link.request(lambda request_id: StoreState(request_id, 99, b"nothing that the token opens"), Done)
+        here.close()
         container = bobby.container(tmp_path / "fresh")
         await restore(container, "bobby")
         here = open_here(load_profile(container), None)

@@ -9,6 +9,7 @@ import click
 from aimessage import __version__
 from aimessage.cli.ask import ask
 from aimessage.cli.completion import completion
+from aimessage.cli.contacts import contacts
 from aimessage.cli.doctor import doctor
 from aimessage.cli.endings import quietly_closed, told
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed
@@ -51,7 +52,7 @@ def cli(_shared: Shared) -> None:
 
 
 _COMMANDS = (
-    *(register, send, ask, wait, inbox, read, listen, ack, status, history, users),
+    *(register, send, ask, wait, inbox, read, listen, ack, status, history, users, contacts),
     *(whoami, doctor, restore, token, schema, skill, completion),
 )
 for _command in _COMMANDS:

@@ -29,6 +29,7 @@ def environment(message: "Message", outer: Mapping[str, str]) -> dict[str, str]:
     shape = message.as_json()
     fields = {f"AIMESSAGE_MESSAGE_{name.upper()}": shape[name] for name in _FIELDS}
     told = {name: str(value) for name, value in fields.items() if value is not None}
+    told["AIMESSAGE_MESSAGE_EXPECTS_REPLY"] = "1" if message.expects_reply else "0"
     return kept | told | {"AIMESSAGE_MESSAGE_REDELIVERED": "1" if message.redelivered else "0"}
 
 

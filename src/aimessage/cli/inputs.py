@@ -4,6 +4,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, NoReturn
@@ -12,6 +13,7 @@ from aimessage.errors import BadValue, EmptyMessage, TooLarge
 
 __all__ = [
     "MAX_INPUT_BYTES",
+    "hops_of_handler",
     "parse_duration",
     "parse_json",
     "read_body",
@@ -25,6 +27,16 @@ MAX_INPUT_BYTES: Final = 64 * 1024
 _UNITS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|[smhd]?)", re.ASCII)
 _LONGEST: Final = timedelta(days=366)
+
+
+def hops_of_handler(environ: Mapping[str, str]) -> int:
+    """Return the hops of what a handler of `listen --exec` sends: one more than those of the message it handles.
+
+    0 outside a handler. So a ring of handlers that pass each other messages ends, whether or not they name what they
+    answer.
+    """
+    told = environ.get("AIMESSAGE_MESSAGE_HOPS", "")
+    return min(int(told), 1 << 30) + 1 if told.isascii() and told.isdigit() and len(told) < 20 else 0
 
 
 def parse_duration(text: str) -> timedelta:

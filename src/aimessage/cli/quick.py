@@ -66,7 +66,7 @@ def send_plainly(plain: PlainSend, environ: Mapping[str, str]) -> int | None:
 
     Raises what `send` explains.
     """
-    from aimessage.cli.inputs import read_body
+    from aimessage.cli.inputs import hops_of_handler, read_body
     from aimessage.cli.render import Screen
     from aimessage.client.config import load_settings
     from aimessage.client.letter import Letter
@@ -77,7 +77,8 @@ def send_plainly(plain: PlainSend, environ: Mapping[str, str]) -> int | None:
     if settings.token is not None or not (settings.directory / "profile.json").exists():
         return None  # an agent that may have to be restored first
     text, _ = read_body(plain.message, Path(plain.file) if plain.file else None, None, fold=plain.fold)
-    letter = Letter(text, None, plain.thread, plain.reply_to, idempotency_key=plain.idempotency_key)
+    hops = hops_of_handler(environ)
+    letter = Letter(text, None, plain.thread, plain.reply_to, idempotency_key=plain.idempotency_key, hops=hops)
     sent = send_once(settings, plain.to, letter, _TIMEOUT)
     if sent is None:
         return None

@@ -26,8 +26,15 @@ __all__ = ["register", "show_profile"]
     metavar="FILE",
     help="The file with the relay operator's invitation, - for standard input (or AIMESSAGE_INVITE).",
 )
+@click.option(
+    "--contact-policy",
+    type=click.Choice(["open", "contacts", "closed"]),
+    default="open",
+    show_default=True,
+    help="Who may write to it: anybody; contacts, and others wait for a word; or contacts only.",
+)
 @shared_options
-def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Path | None) -> None:
+def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Path | None, contact_policy: str) -> None:
     """Create an identity and register its username at the relay.
 
     The token, which is the identity, is kept in a file that only you can read; it is never printed here.
@@ -35,7 +42,11 @@ def register(shared: Shared, username: str, if_not_exists: bool, invite_file: Pa
     from aimessage import client
 
     invite = _invitation(invite_file) if invite_file is not None else ""
-    profile = run_async(client.register(shared.settings(), username, if_not_exists=if_not_exists, invite=invite))
+    profile = run_async(
+        client.register(
+            shared.settings(), username, if_not_exists=if_not_exists, invite=invite, contact_policy=contact_policy
+        )
+    )
     show_profile(shared.screen, "registered", profile, created=profile.is_new)
 
 

@@ -81,6 +81,11 @@ def fenced(message: Mapping[str, object], draw: Callable[[], str] = _draw) -> st
 
 
 def _body(message: Mapping[str, object]) -> str:
+    if message["type"] == "contact_request":
+        name = message["from"]
+        return (
+            f"(wants to write to us, key {message['from_fingerprint']}; to hear it: aimessage contacts accept {name})"
+        )
     if message["type"] != "message":
         return f"({message['type']})"
     import json

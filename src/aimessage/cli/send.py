@@ -1,5 +1,6 @@
 """`aimessage send`: one body, one or several recipients, an outcome for each."""
 
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 from aimessage.cli.bodies import body_options
 from aimessage.cli.durations import DURATION
 from aimessage.cli.failures import Failure, explain
-from aimessage.cli.inputs import read_body
+from aimessage.cli.inputs import hops_of_handler, read_body
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.errors import AimessageError
@@ -33,6 +34,8 @@ class _Options(TypedDict):
     idempotency_key: str | None
     timeout: timedelta
     dry_run: bool
+    no_reply: bool
+    allow_secrets: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class _Letter:
     wait_for: str
     idempotency_key: str | None
     timeout: timedelta
+    expects_reply: bool
+    allow_secrets: bool
+    hops: int
 
     @property
     def size_bytes(self) -> int:
@@ -64,6 +70,8 @@ class _Letter:
     show_default=True,
     help="Return once the message has this fate; 124 if it does not come in time.",
 )
+@click.option("--no-reply", is_flag=True, help="Say that no answer is wanted.")
+@click.option("--allow-secrets", is_flag=True, help="Send even what looks like a key or a token.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key again is the same message: it is sent once.")
 @click.option("--timeout", type=DURATION, default=timedelta(seconds=30), metavar="30s", help="Keep trying so long.")
 @click.option("--dry-run", is_flag=True, help="Check everything that can be checked here; send nothing.")
@@ -92,6 +100,9 @@ def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options
         wait_for=options["wait_for"],
         idempotency_key=options["idempotency_key"],
         timeout=options["timeout"],
+        expects_reply=not options["no_reply"],
+        allow_secrets=options["allow_secrets"],
+        hops=hops_of_handler(os.environ),
     )
     names = list(dict.fromkeys(recipients))
     if options["dry_run"]:
@@ -102,7 +113,8 @@ def send(shared: Shared, recipients: tuple[str, ...], **options: Unpack[_Options
 def _rehearse(shared: Shared, names: list[str], letter: _Letter) -> int:
     from aimessage.client import Letter
 
-    Letter(letter.text, letter.data, letter.thread, letter.reply_to, letter.ttl).check()
+    fields = (letter.text, letter.data, letter.thread, letter.reply_to, letter.ttl)
+    Letter(*fields, allow_secrets=letter.allow_secrets).check()
     shared.settings()
     for name in names:
         shared.screen.show(
@@ -136,6 +148,9 @@ async def _one(shared: Shared, me: "Agent", name: str, letter: _Letter) -> Failu
             wait_for=letter.wait_for,
             idempotency_key=letter.idempotency_key,
             timeout=letter.timeout,
+            expects_reply=letter.expects_reply,
+            allow_secrets=letter.allow_secrets,
+            hops=letter.hops,
         )
     except AimessageError as error:
         return explain(error)

@@ -3,35 +3,41 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aimessage.client.agent import Agent, Sent, connect
+    from aimessage.client.agent import Agent
     from aimessage.client.config import Settings, load_settings
+    from aimessage.client.contacts import Contact
     from aimessage.client.enrolment import register, restore, token_text
     from aimessage.client.fates import Fate
     from aimessage.client.history import Entry
     from aimessage.client.letter import Letter
     from aimessage.client.message import Message
+    from aimessage.client.opening import connect
     from aimessage.client.presence import UserPresence
     from aimessage.client.profile import Profile, load_profile
     from aimessage.client.reading import InboxPage, Slice
+    from aimessage.client.sent import Sent
     from aimessage.e2ee.text import decode_text, fold, needed_joiners, require_clean
 
 __all__ = [
-    "Agent", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings", "Slice", "UserPresence",
-    "connect", "decode_text", "fold", "load_profile", "load_settings", "needed_joiners", "register", "require_clean",
-    "restore", "token_text",
+    "Agent", "Contact", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings", "Slice",
+    "UserPresence", "connect", "decode_text", "fold", "load_profile", "load_settings", "needed_joiners", "register",
+    "require_clean", "restore", "token_text",
 ]  # fmt: skip
 
 _HOMES = {
-    "agent": ("Agent", "Sent", "connect"),
+    "agent": ("Agent",),
     "config": ("Settings", "load_settings"),
+    "contacts": ("Contact",),
     "enrolment": ("register", "restore", "token_text"),
     "fates": ("Fate",),
     "history": ("Entry",),
     "letter": ("Letter",),
     "message": ("Message",),
+    "opening": ("connect",),
     "presence": ("UserPresence",),
     "profile": ("Profile", "load_profile"),
     "reading": ("InboxPage", "Slice"),
+    "sent": ("Sent",),
 }
 
 

@@ -3,122 +3,42 @@
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import consumers, fates, reading
-from aimessage.client.account import Here, open_here
+from aimessage.client import consumers, contacts, fates, gate, reading
+from aimessage.client.account import Here
 from aimessage.client.changes import Changes
-from aimessage.client.config import Settings, load_settings
 from aimessage.client.connection import Connection
 from aimessage.client.consumers import Filter
-from aimessage.client.enrolment import restore
+from aimessage.client.contacts import Contact
 from aimessage.client.fates import FATES, Fate
 from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
 from aimessage.client.message import Message
 from aimessage.client.presence import UserPresence, list_users
-from aimessage.client.profile import Profile, load_profile
+from aimessage.client.profile import Profile
 from aimessage.client.reading import Budget, InboxPage, Query, Slice
 from aimessage.client.receiver import Need, Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
+from aimessage.client.sent import Sent
 from aimessage.e2ee.bodies import Receipts
 from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
     BadValue,
     FateTimedOut,
-    IdentityExists,
-    NoIdentity,
     RelayUnreachable,
 )
 from aimessage.types import message_id_text, parse_message_id
 
-__all__ = ["Agent", "Sent", "connect"]
+__all__ = ["Agent"]
 
 _BATCH = 32
 _SETTLE = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The outcome of one send; *state* is its fate when `send` returned: accepted is on the relay's disk."""
-
-    id: str
-    to: str
-    state: str
-    agent: "Agent | None" = field(default=None, repr=False, compare=False)
-
-    async def delivered(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
-        """Return once the recipient's program has it on disk. Raises what `Agent.until` does."""
-        return await self._until("delivered", timeout)
-
-    async def read(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
-        """Return once a consumer has been shown it; ask for it when sending. Raises what `Agent.until` does."""
-        return await self._until("read", timeout)
-
-    async def handled(self, timeout: timedelta | float = 30) -> "Sent":  # noqa: ASYNC109 - the message goes on
-        """Return once a consumer has acknowledged it; ask for it when sending. Raises what `Agent.until` does."""
-        return await self._until("handled", timeout)
-
-    async def _until(self, fate: str, limit: timedelta | float) -> "Sent":
-        if self.agent is None:
-            raise NoIdentity("this outcome is not in an agent's hands")
-        return await self.agent.until(self, fate, timeout=limit)
-
-
-class connect:  # noqa: N801 - used as a function, like open()
-    """`async with connect(settings) as me:` opens the agent of *settings*, or of the environment.
-
-    An agent that is not on this machine yet is restored if the environment holds its username, server and token.
-    *notice* is told what the agent noticed and mended by itself; without it, the log is.
-
-    Raises NoIdentity and what `restore` raises.
-    """
-
-    def __init__(
-        self,
-        settings: Settings | None = None,
-        *,
-        agent: str | None = None,
-        notice: Callable[[str], None] | None = None,
-    ) -> None:
-        settings = settings or load_settings(os.environ, agent=agent)
-        self._settings = settings.telling(notice or settings.dialling.notice)
-        self._notice = notice
-        self._agent: Agent | None = None
-
-    async def __aenter__(self) -> "Agent":
-        settings = self._settings
-        try:
-            profile = load_profile(settings)
-        except NoIdentity:
-            given = {
-                "AIMESSAGE_USERNAME": settings.username,
-                "AIMESSAGE_TOKEN": settings.token,
-                "AIMESSAGE_SERVER": settings.server,
-            }
-            missing = [name for name, value in given.items() if value is None]
-            if settings.token is not None and missing:
-                raise NoIdentity("the token alone restores nothing", hint=f"set {' and '.join(missing)} too") from None
-            if missing:
-                raise
-            try:
-                profile = await restore(settings, settings.username or "")
-            except IdentityExists:  # another command of this agent restored it meanwhile
-                profile = load_profile(settings)
-        self._agent = Agent(open_here(profile, settings.passphrase), notice=self._notice)
-        return self._agent
-
-    async def __aexit__(self, kind: object, *_: object) -> None:
-        if self._agent is not None:
-            if kind is None and self._agent.is_connected:
-                await self._agent.flush()
-            self._agent.close()
 
 
 class Agent:
@@ -176,18 +96,23 @@ class Agent:
         wait_for: str = "accepted",
         idempotency_key: str | None = None,
         hops: int = 0,
+        allow_secrets: bool = False,
         timeout: timedelta | float = 30,  # noqa: ASYNC109 - the message outlives the call
     ) -> Sent:
         """Send one message and return once the relay has it on disk, or once it has the fate *wait_for*.
 
         Temporary failures are retried until *timeout* (seconds, or a timedelta); after it the message stays in the
-        outbox, and the agent's next command sends it. The same *idempotency_key* gives the same message.
+        outbox, and the agent's next command sends it. The same *idempotency_key* gives the same message. Writing to
+        somebody accepts it as a contact. *hops* counts the messages that led to this one; a reply's are counted anyway.
 
-        Raises InvalidInput (to oneself, too), RecipientUnknown, PeerIdentityChanged, OverLimit, Denied; Temporary with
+        Raises InvalidInput (to oneself, too), SecretFound (unless *allow_secrets*), LoopStopped, Blocked,
+        RecipientUnknown, PeerIdentityChanged, OverLimit, Denied; Temporary with
         the id: not accepted yet; TimedOut with the id: accepted, and the awaited fate did not come in time.
         """
         letter = Letter(
-            text, data, thread, reply_to, ttl, expects_reply, _receipts(wait_for), idempotency_key, hops=hops
+            *(text, data, thread, reply_to, ttl, expects_reply, _receipts(wait_for), idempotency_key),
+            hops=hops,
+            allow_secrets=allow_secrets,
         )
         return await self._send(to, letter, wait_for, _delta(timeout))
 
@@ -204,7 +129,7 @@ class Agent:
         left = max(0.0, until - asyncio.get_running_loop().time())
         return await self.until(sent, wait_for, timeout=left)
 
-    async def ask(
+    async def ask(  # noqa: PLR0913 - the fields of a message
         self,
         to: str,
         text: str | None = None,
@@ -213,6 +138,8 @@ class Agent:
         thread: str | None = None,
         timeout: timedelta | float = 300,  # noqa: ASYNC109 - the message outlives the call
         keep: bool = False,
+        hops: int = 0,
+        allow_secrets: bool = False,
     ) -> Message:
         """Send one message and return the answer to it; no other consumer of this agent gets that answer.
 
@@ -220,8 +147,9 @@ class Agent:
         Raises what `send` does; TimedOut with the id: no answer came in time.
         """
         limit = _delta(timeout)
+        letter = Letter(text, data, thread, hops=hops, allow_secrets=allow_secrets)
         awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
-        draft = self._sender.draft(to, Letter(text, data, thread), awaited_until=awaited_until)
+        draft = self._sender.draft(to, letter, awaited_until=awaited_until)
         message_id = await self._saving.save(draft)
         try:
             async with self._receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(limit.total_seconds()):
@@ -416,11 +344,73 @@ class Agent:
         """Send, as far as that is quick, the receipts that are owed and what earlier commands left in the outbox."""
         await self._sender.pay()
 
-    async def reply_to(self, message: Message, text: str | None, data: object) -> Sent:
+    async def reply_to(
+        self,
+        message: Message,
+        text: str | None,
+        data: object = None,
+        *,
+        expects_reply: bool = True,
+        allow_secrets: bool = False,
+    ) -> Sent:
         """Answer a message in its thread. Raises what `send` does."""
         return await self.send(
-            message.from_, text, data=data, thread=message.thread, reply_to=message.id, hops=message.hops + 1
+            message.from_,
+            text,
+            data=data,
+            thread=message.thread,
+            reply_to=message.id,
+            hops=message.hops + 1,
+            expects_reply=expects_reply,
+            allow_secrets=allow_secrets,
         )
+
+    def contacts(self) -> list[Contact]:
+        """Return everybody we know, by name: whose messages we hear, who waits for a word, whom we block."""
+        return contacts.listed(self._here)
+
+    async def contact_request(self, name: str, note: str | None = None) -> Sent:
+        """Ask to be heard by *name*, with a *note* that it sees once it accepts; its answers are heard from now on.
+
+        Raises what `send` does.
+        """
+        text = note if note is not None else f"{self.profile.username} asks to be your contact"
+        return await self._send(name, Letter(text, contact="requested"), "accepted", timedelta(seconds=30))
+
+    def contact_accept(self, name: str) -> Contact:
+        """Hear *name* from now on, blocked or not; what waited of it comes next, in order. Raises UsernameMalformed."""
+        return self._told(contacts.accept(self._here, name))
+
+    def contact_block(self, name: str) -> Contact:
+        """Hear nothing of *name* any more, and drop what nobody has seen; nobody is told. Raises UsernameMalformed."""
+        return self._told(contacts.block(self._here, name))
+
+    async def contact_verify(self, name: str, fingerprint: str) -> Contact:
+        """Believe the key of *name* that has this *fingerprint*: its address `name~…`, or our common safety number.
+
+        It must come from a person, over another channel. A changed key is believed so, too, and what came under it is
+        asked for again. Raises PeerIdentityChanged: no key of *name* has it; BadValue: it is too short or malformed.
+        """
+        return self._told(await contacts.verify(self._here, self._connection, name, fingerprint))
+
+    def safety_number(self, name: str) -> str:
+        """Return the 60 digits that we and *name* see alike. Raises NotFound: we do not know its key."""
+        return contacts.safety_number_with(self._here, name)
+
+    @property
+    def contact_policy(self) -> str:
+        """Who may write to us: `open`, `contacts` (strangers wait for a word) or `closed`."""
+        with self._here.vault.reading() as vault:
+            return gate.policy_of(vault).value
+
+    def set_contact_policy(self, policy: str) -> None:
+        """Change who may write to us. Raises BadValue."""
+        with self._here.vault.transaction() as vault:
+            gate.save_policy(vault, gate.parse_policy(policy))
+
+    def _told(self, contact: Contact) -> Contact:
+        self._changes.tell()
+        return contact
 
     def status(self, message_id: str) -> Fate:
         """Return what is known of one message of ours. Raises MessageUnknown; BadValue: not an id."""

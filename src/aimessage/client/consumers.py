@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from aimessage.client import control, shelf
+from aimessage.client import shelf
 from aimessage.client.account import Here
 from aimessage.client.message import Frame, Message, incoming
+from aimessage.client.owed import owe_receipt
+from aimessage.client.pins import identity_of_pin
 from aimessage.client.shelf import Content
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Receipts
+from aimessage.e2ee.fingerprint import fingerprint
 from aimessage.errors import MessageUnknown
 from aimessage.types import MessageId, Username, message_id_text
 
@@ -166,11 +169,11 @@ def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) 
             if found is None:
                 continue
             sender, message_id, wants, held = found
-            control.owe_receipt(vault, sender, message_id, wants, Receipts.READ)
+            owe_receipt(vault, sender, message_id, wants, Receipts.READ)
             if not until_handled:
                 vault.run("UPDATE inbox SET state = 'shown', consumer = NULL WHERE row = ?", (row,))
                 if held:  # the one who took it in waited for this
-                    control.owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
+                    owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
 
 
 def acknowledge(here: Here, message_id: MessageId) -> Username:
@@ -189,8 +192,8 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
         row, sender, wants, held, state = found
         if state != "handled":
             if held and state != "shown":
-                control.owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
-            control.owe_receipt(vault, sender, message_id, wants, Receipts.HANDLED)
+                owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
+            owe_receipt(vault, sender, message_id, wants, Receipts.HANDLED)
             vault.run("UPDATE inbox SET state = 'handled', consumer = NULL WHERE row = ?", (row,))
     return Username(sender)
 
@@ -248,7 +251,7 @@ def received_before(
     """Return the last *limit* messages before a place (ms since 1970, row), each with its own, whoever saw them."""
     rows = vault.run(
         f"SELECT {_COLUMNS} FROM inbox WHERE (received_at, row) < (?1, ?2) AND (?3 IS NULL OR sender = ?3) "  # noqa: S608 - constants
-        "AND state NOT IN ('held', 'asked', 'quarantined') ORDER BY received_at DESC, row DESC LIMIT ?4",
+        "AND state NOT IN ('held', 'asked', 'quarantined', 'pending') ORDER BY received_at DESC, row DESC LIMIT ?4",
         (*before, peer, limit),
     ).fetchall()
     return [((row[4], row[0]), _opened(here, vault, row)[1]) for row in rows]
@@ -261,11 +264,16 @@ def _opened(here: Here, vault: Transaction, columns: _Columns) -> tuple[int, Mes
     row, sender, message_id, kind, received_at, sealed, flags, redelivered = columns
     octets = vault.unseal("inbox.content", sender.encode() + message_id, sealed)
     content = msgspec.msgpack.decode(octets, type=Content)
+    pin, trust, contact = vault.standing(sender)
+    if pin is None or fingerprint(identity_of_pin(pin)) != content.fingerprint:
+        trust = "changed" if pin is not None and content.fingerprint else content.trust
+    elif trust != "verified":
+        trust = content.trust  # as it was when the message came; only a person's word speaks of the past too
     message = incoming(
-        Frame(row, Username(sender), here.profile.username, MessageId(message_id), kind, received_at),
+        Frame(row, Username(sender), here.profile.username, MessageId(message_id), kind, received_at, contact),
         content.body,
         fingerprint=content.fingerprint,
-        trust=content.trust,
+        trust=trust,
         flags=tuple(flags.split()),
         redelivered=bool(redelivered),
     )

@@ -16,23 +16,11 @@ from aimessage.e2ee.reports import IDS_PER_REPORT, decode_receipts, decode_retry
 from aimessage.errors import AimessageError, MalformedOctets, Temporary
 from aimessage.types import MessageId, Username
 
-__all__ = ["ATTEMPTS", "flush", "heed", "is_owed", "owe_receipt", "owe_retry"]
+__all__ = ["ATTEMPTS", "flush", "heed", "is_owed"]
 
 ATTEMPTS = 3
 """How often one message is sealed anew for a recipient that could not open it."""
 _RESET_MS = 3_600_000
-
-
-def owe_receipt(vault: Transaction, peer: Username, message_id: MessageId, wants: int, receipt: Receipts) -> None:
-    """Note that *peer* is to hear of this fate, if it asked to."""
-    if wants & receipt:
-        vault.run("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", (peer, message_id, int(receipt)))
-
-
-def owe_retry(vault: Transaction, peer: Username, message_id: MessageId, now_ms: int) -> bool:
-    """Note that *peer* is to be asked for this message again; return False if it already was: once is enough."""
-    cursor = vault.run("INSERT OR IGNORE INTO retries (peer, id, at) VALUES (?, ?, ?)", (peer, message_id, now_ms))
-    return cursor.rowcount > 0
 
 
 def heed(here: Here, vault: Transaction, peer: Peer, pin: bytes, body: Body) -> None:
@@ -42,7 +30,7 @@ def heed(here: Here, vault: Transaction, peer: Peer, pin: bytes, body: Body) -> 
             for receipt, ids in decode_receipts(body.report):
                 for message_id in ids:
                     fates.rise(here, vault, peer.name, pin, message_id, fates.receipt_fate(receipt))
-        elif body.kind == "retry" and peer.contact == "accepted":
+        elif body.kind == "retry" and peer.is_contact:
             for message_id in decode_retry(body.report):
                 _send_again(here, vault, peer.name, pin, message_id)
 

@@ -4,9 +4,10 @@ import contextlib
 
 from msgspec.structs import replace
 
-from aimessage.client.account import Here, open_here
+from aimessage.client.account import Here, Live, open_here, relay_clock
 from aimessage.client.config import Settings
 from aimessage.client.connection import log_in
+from aimessage.client.gate import Policy, parse_policy, save_policy
 from aimessage.client.link import dialled_host, open_link
 from aimessage.client.locks import file_lock
 from aimessage.client.prekeys import mark_published, new_bundle, stock_pairs
@@ -19,7 +20,7 @@ from aimessage.client.profile import (
     save_token,
     write_private,
 )
-from aimessage.client.state import fetch_state
+from aimessage.client.state import fetch_state, store_state
 from aimessage.client.waiting import OnLoop
 from aimessage.crypto.kem import require_support
 from aimessage.crypto.random import system_entropy
@@ -37,27 +38,35 @@ def token_text(settings: Settings) -> str:
     return load_token(load_profile(settings).token_path, settings.passphrase).text()
 
 
-async def register(settings: Settings, username: str, *, if_not_exists: bool = False, invite: str = "") -> Profile:
+async def register(
+    settings: Settings,
+    username: str,
+    *,
+    if_not_exists: bool = False,
+    invite: str = "",
+    contact_policy: str = "open",
+) -> Profile:
     """Make a new identity and claim *username* for it; safe to repeat after any failure.
 
     *invite*: the code from the relay's operator, where one is needed; by default the one in *settings*.
-    With *if_not_exists* an agent that has this name already is returned as it is, and `is_new` is false.
+    *contact_policy* says who may write to it: open, contacts or closed. With *if_not_exists* an agent that has this
+    name already is returned as it is, and `is_new` is false.
 
     Raises IdentityExists, UsernameTaken, UsernameMalformed, RelayUnreachable, NotARelay; InviteNeeded, InviteRefused,
     RegistrationClosed where not everybody may register.
     """
     require_support()
-    name = parse_username(username)
+    name, policy = parse_username(username), parse_policy(contact_policy)
     if not invite and settings.invite is not None:
         invite = settings.invite.reveal.decode("utf-8", "replace").strip()
     if _existing(settings) is None:
         _server(settings)  # before anything is made here
     # One at a time: two that mint would leave one's token beside the other's vault, and the name lost.
     async with file_lock(settings.directory / "locks" / "enrolment", OnLoop()):
-        return await _register(settings, name, invite, if_not_exists=if_not_exists)
+        return await _register(settings, name, invite, policy, if_not_exists=if_not_exists)
 
 
-async def _register(settings: Settings, name: Username, invite: str, *, if_not_exists: bool) -> Profile:
+async def _register(settings: Settings, name: Username, invite: str, policy: Policy, *, if_not_exists: bool) -> Profile:
     existing = _existing(settings)
     if existing is not None:
         if if_not_exists and existing.username == name:
@@ -69,8 +78,11 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
         profile = _profile(settings, name, server, welcome)
         make_directory(profile.directory)
         here = _pending(profile, settings)
+        with here.vault.transaction() as vault:
+            save_policy(vault, policy)  # before anybody can write to us
+            vault.bump("state_changes")
         try:
-            await link.prove(_registration(here, welcome, invite))
+            proved = await link.prove(_registration(here, welcome, invite))
         except UsernameTaken:  # by another key: this token owns nothing
             here.close()
             _forget(profile)
@@ -80,6 +92,8 @@ async def _register(settings: Settings, name: Username, invite: str, *, if_not_e
         mark_published(here)
         with contextlib.suppress(Temporary):  # the next listen fills the stock; till then the last-resort key serves
             await stock_pairs(here, link, PAIRS_PER_STOCK)
+            # A container that starts from the token alone must find the gate as it was set here.
+            await store_state(here, Live(link, proved, relay_clock(welcome)))
         here.close()
         return replace(profile, is_new=True)
     finally:

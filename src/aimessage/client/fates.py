@@ -122,7 +122,11 @@ def expire(here: Here, relay_ms: int) -> None:
 def _forget(vault: Transaction, now_ms: int, relay_ms: int) -> None:
     before = min(now_ms, relay_ms) - _KEPT_MS
     vault.run("DELETE FROM sent WHERE saved_at < ? AND fate NOT IN ('waiting', 'accepted')", (before,))
-    vault.run("DELETE FROM inbox WHERE received_at < ? AND state IN ('shown', 'handled')", (before,))
+    vault.run("DELETE FROM inbox WHERE received_at < ? AND state IN ('shown', 'handled', 'pending')", (before,))
+    vault.run(  # a stranger of whom nothing waits any more may ask again
+        "UPDATE peers SET contact = 'none' WHERE contact = 'pending' AND NOT EXISTS "
+        "(SELECT 1 FROM inbox WHERE sender = peers.name AND state IN ('pending', 'held'))"
+    )
     # No prekey secret outlives 125 days (90 of a bundle, 35 behind it): an older message cannot open again.
     vault.run("DELETE FROM seen WHERE at BETWEEN 1 AND ?", (before - _KEPT_MS,))
     vault.run("DELETE FROM retries WHERE at < ?", (before,))

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from aimessage.client import control, shelf
+from aimessage.client import control, gate, loops, shelf
 from aimessage.client.account import Here
-from aimessage.client.contacts import is_pinned, pin_of
+from aimessage.client.gate import Ruling
 from aimessage.client.order import HOLD_MS, Heard, Place
+from aimessage.client.owed import owe_receipt, owe_retry
+from aimessage.client.pins import is_pinned, pin_of
 from aimessage.client.shelf import Arrival, Content
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.bodies import Body, Receipts, decode_body
@@ -41,6 +43,7 @@ class _Intake:
         self._vault = vault
         self._until_handled = until_handled
         self._now_ms = here.now_ms
+        self._policy = gate.policy_of(vault)
         self._peers: dict[Username, Peer] = {}
         self._changed: set[Username] = set()
 
@@ -59,10 +62,16 @@ class _Intake:
             body = decode_body(opened.body)
         except (DecryptionFailed, MalformedOctets):
             return self._keep_unopened(peer, envelope, delivery.mail_class)
-        if is_pinned(peer, opened.identity):
-            return self._effect(peer, envelope, opened, body)
+        ruling = gate.ruling_on(self._vault, self._policy, peer)
+        if ruling is Ruling.IGNORE:
+            self._vault.bump("strangers_turned_away")
+            return True
+        if is_pinned(peer, opened.identity, self._now_ms):
+            return self._effect(peer, envelope, opened, body, ruling)
         # Quarantined as it came, and never shown: nothing of this conversation may follow from a changed key.
-        self._quarantine(envelope)
+        self._changed.add(peer.name)
+        if ruling is not Ruling.DISCARD:
+            self._quarantine(envelope)
         return True
 
     def save(self) -> None:
@@ -87,11 +96,11 @@ class _Intake:
         if state not in ("shown", "handled"):
             if self._until_handled:
                 return False
-            control.owe_receipt(self._vault, envelope.sender, envelope.message_id, wants, Receipts.DELIVERED)
+            owe_receipt(self._vault, envelope.sender, envelope.message_id, wants, Receipts.DELIVERED)
         self._vault.run("UPDATE inbox SET held = 0 WHERE row = ?", (row,))
         return True
 
-    def _effect(self, peer: Peer, envelope: Envelope, opened: Opened, body: Body) -> bool:
+    def _effect(self, peer: Peer, envelope: Envelope, opened: Opened, body: Body, ruling: Ruling) -> bool:
         peer.conversation = opened.conversation
         self._changed.add(peer.name)
         if opened.used_pair:
@@ -101,14 +110,34 @@ class _Intake:
         if body.is_control:
             control.heed(self._here, self._vault, peer, pin_of(opened.identity) or b"", body)
             return True
+        match ruling:
+            case Ruling.TURN_AWAY:  # not counted as heard: once it is accepted, the gap shows
+                peer.turned_away += 1
+                return True
+            case Ruling.DISCARD:
+                self._pass_over(peer, body)
+                return True
+            case Ruling.HOLD if peer.contact != "pending":
+                gate.announce(self._here, self._vault, peer, fingerprint(opened.identity), self._now_ms)
+            case _ if peer.contact == "requested":
+                peer.contact = "accepted"
+        body = loops.true_hops(self._vault, peer.name, body)
         arrival = self._arrival(envelope, Content(body, b"", fingerprint(opened.identity), peer.trust))
-        arrival.held = self._until_handled
-        arrival.answers = body.reply_to
-        arrival.wants = body.receipts if peer.contact == "accepted" else 0
+        arrival.flags = "loop" if loops.heard(self._vault, peer.name, body, self._now_ms) else ""
+        # A stranger's copy at the relay goes at once: it must not fill the window that contacts need.
+        arrival.held = self._until_handled and ruling is Ruling.ADMIT
+        arrival.answers, arrival.wants = body.reply_to, body.receipts
+        if ruling is Ruling.HOLD:
+            arrival.state = "pending"
         self._place(peer, arrival, body)
-        if not arrival.held:
-            control.owe_receipt(self._vault, peer.name, arrival.id, arrival.wants, Receipts.DELIVERED)
+        if ruling is Ruling.ADMIT and not arrival.held:
+            owe_receipt(self._vault, peer.name, arrival.id, arrival.wants, Receipts.DELIVERED)
         return not arrival.held
+
+    def _pass_over(self, peer: Peer, body: Body) -> None:
+        """Count a message that is not kept: should we hear this peer again, what we refused is no gap."""
+        heard = shelf.heard_of(self._vault, peer.name, body.vault_id) or Heard(body.vault_id, 1)
+        shelf.save_heard(self._vault, peer.name, heard.after(body.sequence), self._now_ms)
 
     def _place(self, peer: Peer, arrival: Arrival, body: Body) -> None:
         """Put the message where its sequence says."""
@@ -119,9 +148,9 @@ class _Intake:
             heard = Heard(body.vault_id, body.sequence if forgetful else 1)
         place = heard.place(body.sequence)
         arrival.vault, arrival.sequence = body.vault_id, body.sequence
-        arrival.flags = "late" if place is Place.LATE else ""
-        if body.expires_at and body.expires_at < self._now_ms:
-            arrival.flags = f"{arrival.flags} expired".strip()
+        late = "late" if place is Place.LATE else ""
+        expired = "expired" if body.expires_at and body.expires_at < self._now_ms else ""
+        arrival.flags = " ".join(flag for flag in (arrival.flags, late, expired) if flag)
         if place is Place.EARLY:
             arrival.state, arrival.due = "held", self._now_ms + HOLD_MS
         row = shelf.put(self._vault, arrival)
@@ -153,10 +182,11 @@ class _Intake:
             return bool(state != "asked" or envelope.attempt > attempt)
         arrival = self._arrival(envelope, Content(None, envelope.sealed))
         arrival.kind = "undecryptable"
-        if self._is_flooded(peer.name):
+        ruling = gate.ruling_on(self._vault, self._policy, peer)
+        if ruling is not Ruling.ADMIT or self._is_flooded(peer.name):
             self._vault.bump("undecryptable_dropped")
             return True
-        if peer.contact == "accepted" and control.owe_retry(self._vault, *key, self._now_ms):
+        if owe_retry(self._vault, *key, self._now_ms):
             arrival.state, arrival.due = "asked", self._now_ms + shelf.ASKED_MS
         shelf.put(self._vault, arrival)
         return arrival.state != "asked"

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import msgspec
 
+from aimessage.client.leaks import require_no_secret
 from aimessage.crypto.kdf import hmac_sha256
 from aimessage.e2ee.bodies import Body, Receipts, encode_body
 from aimessage.e2ee.text import require_clean
@@ -26,10 +27,14 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     thread: str
     reply_to: bytes
     size_bytes: int
+    hops: int = 0
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """*text* or *data*, not both; *receipts*: the fates that we ask the recipient to report."""
+    """*text* or *data*, not both; *receipts*: the fates that we ask the recipient to report.
+
+    *contact* is what the recipient becomes by our writing to it: `accepted`, or `requested` until it writes to us.
+    """
 
     text: str | None = None
     data: object = None
@@ -40,11 +45,13 @@ class Letter(msgspec.Struct, frozen=True):
     receipts: Receipts = Receipts.DELIVERED
     idempotency_key: str | None = None
     hops: int = 0
+    contact: str = "accepted"
+    allow_secrets: bool = False
 
     def body(self, now_ms: int) -> Body:
         """Return the body; its vault and sequence are filled in when it first leaves.
 
-        Raises EmptyMessage, TextNotAllowed, BadValue.
+        Raises EmptyMessage, TextNotAllowed, SecretFound, BadValue.
         """
         text, data, thread = self._sayable()
         return Body(
@@ -87,6 +94,8 @@ class Letter(msgspec.Struct, frozen=True):
             raise EmptyMessage("the message is empty")
         for part in parts:
             require_clean(part)
+            if not self.allow_secrets:
+                require_no_secret(part)
         return parts
 
 

@@ -17,7 +17,9 @@ __all__ = ["Frame", "Message", "Replier", "incoming"]
 class Replier(Protocol):
     """The agent that received a message, as the message needs it."""
 
-    async def reply_to(self, message: "Message", text: str | None, data: object) -> object:
+    async def reply_to(
+        self, message: "Message", text: str | None, data: object, *, expects_reply: bool, allow_secrets: bool
+    ) -> object:
         """Send an answer in the message's thread."""
         ...
 
@@ -38,7 +40,7 @@ class Message:
     to: str
     received_at: str | None
     type: str = "message"
-    contact: str = "accepted"
+    contact: str = "none"
     room: str | None = None
     thread: str | None = None
     reply_to: str | None = None
@@ -66,9 +68,16 @@ class Message:
         """Return this message in the hands of *agent*, which can then reply and acknowledge."""
         return replace(self, agent=agent)
 
-    async def reply(self, text: str | None = None, *, data: object = None) -> object:
-        """Send an answer: same thread, `reply_to` this message. Raises what `Agent.send` does."""
-        return await self._agent().reply_to(self, text, data)
+    async def reply(
+        self,
+        text: str | None = None,
+        *,
+        data: object = None,
+        expects_reply: bool = True,
+        allow_secrets: bool = False,
+    ) -> object:
+        """Send an answer: same thread, `reply_to` this message, one hop more. Raises what `Agent.send` does."""
+        return await self._agent().reply_to(self, text, data, expects_reply=expects_reply, allow_secrets=allow_secrets)
 
     async def ack(self) -> None:
         """Say that this message has been dealt with: only then does the relay's copy go, where it was kept so long."""
@@ -99,18 +108,20 @@ class Frame:
     id: MessageId
     kind: str
     received_at: int
+    contact: str = "none"
 
 
 def incoming(
     frame: Frame, body: Body | None, *, fingerprint: str, trust: str, flags: tuple[str, ...], redelivered: bool
 ) -> Message:
-    """Return what a reader is shown; a *body* of None did not open."""
+    """Return what a reader is shown; a *body* of None did not open, or is not to be seen."""
     unopened = Message(
         id=message_id_text(frame.id),
         cursor=str(frame.row),
         from_=frame.sender,
         from_fingerprint=fingerprint or None,
         from_trust=trust,
+        contact=frame.contact,
         to=frame.to,
         received_at=timestamp(frame.received_at),
         type=frame.kind,
@@ -118,7 +129,7 @@ def incoming(
         redelivered=redelivered,
     )
     if body is None:
-        return replace(unopened, flags=("undecryptable", *flags))
+        return unopened if frame.kind == "contact_request" else replace(unopened, flags=("undecryptable", *flags))
     shown = dict(_revealed(body))
     return replace(
         unopened,
@@ -129,7 +140,7 @@ def incoming(
         kind=body.kind,
         text=shown["text"][0] if body.kind == "text" else None,
         data=_json(shown["data"][0]),
-        expects_reply=body.expects_reply,
+        expects_reply=body.expects_reply and "loop" not in flags,
         hops=body.hops,
         flags=(*(("escaped",) if any(changed for _, changed in shown.values()) else ()), *flags),
         bytes=len((body.text or body.data).encode()),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aimessage.client import fates
+from aimessage.client import fates, gate, loops
 from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
 from aimessage.client.links import MOST_AT_ONCE
@@ -39,7 +39,7 @@ def save(
     The same idempotency key gives the same id; so does the same content to the same address, if an earlier command
     gave it up before the relay had it.
 
-    Raises what `Letter.body` does, TooLarge, and IdempotencyConflict.
+    Raises what `Letter.body` does, TooLarge, IdempotencyConflict, Blocked and LoopStopped.
     """
     [result] = save_all(here, [Draft(recipient, letter, prefix, awaited_until)])
     if isinstance(result, AimessageError):
@@ -80,8 +80,11 @@ def _save(here: Here, vault: Transaction, draft: Draft, now_ms: int) -> MessageI
     padded = encode_body(body)  # its size is judged before anything is written
     message_id = _known(here, vault, claim, digest)
     if message_id is None:
+        body = loops.count_sent(vault, recipient, body, now_ms)
+        padded = encode_body(body)
+        gate.admit_by_writing(here, vault, recipient, letter.contact)
         message_id = MessageId(here.entropy(16))
-        summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()))
+        summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()), body.hops)
         vault.run(
             "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
             "digest, summary, owner) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",

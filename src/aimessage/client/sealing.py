@@ -7,7 +7,7 @@ import msgspec
 
 from aimessage.client import fates
 from aimessage.client.account import Here
-from aimessage.client.contacts import pin_of
+from aimessage.client.pins import pin_of
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.bodies import decode_body, encode_body
 from aimessage.e2ee.fingerprint import require_match

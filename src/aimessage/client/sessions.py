@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from aimessage.client.account import Here
-from aimessage.client.contacts import require_pinned
 from aimessage.client.links import OpenLink
+from aimessage.client.pins import changed_key, is_pinned
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
@@ -33,9 +33,12 @@ async def begin_session(
         peer = vault.peer(here.address(recipient))
         if not wanted(vault, peer, identity_of(bundle)):
             return  # nothing is left that this key may have: it is not pinned either
-        require_pinned(peer, identity_of(bundle))
-        peer.conversation = peer.conversation.start(
-            here.account, bundle, pair, epoch=vault.counter("epoch"), now=now, entropy=here.entropy
-        )
-        peer.epoch = bundle.epoch
+        pinned = is_pinned(peer, identity_of(bundle), here.now_ms)
+        if pinned:
+            peer.conversation = peer.conversation.start(
+                here.account, bundle, pair, epoch=vault.counter("epoch"), now=now, entropy=here.entropy
+            )
+            peer.epoch = bundle.epoch
         vault.save_peer(peer)
+    if not pinned:
+        raise changed_key(recipient)

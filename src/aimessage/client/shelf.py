@@ -1,8 +1,9 @@
 """The inbox's rows, from their arrival to their consumer.
 
-States: `held` waits a little for what was sent before it, `asked` did not open and was asked for again, `new` is for
-whoever comes first, `answer` for the one who asked, `claimed` is with a consumer, `shown` and `handled` are done,
-`quarantined` came under a changed key.
+States: `held` waits a little for what was sent before it, `asked` did not open and was asked for again, `pending` is a
+stranger's and waits for a word, `new` is for whoever comes first, `answer` for the one who asked, `claimed` is with a
+consumer, `failed` is to be given to a handler again, `dead` was given up, `shown` and `handled` are done, `quarantined`
+came under a changed key.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "has_heard",
     "heard_of",
     "let_through",
+    "move_up",
     "put",
     "release_due",
     "release_following",
@@ -94,10 +96,22 @@ def let_through(here: Here, vault: Transaction, row: int) -> None:
         (row,),
     ).fetchone()
     state, consumer = "new", None
-    if found is not None and here.living.is_alive(found[1]):
+    if _waits_for_a_word(vault, row):
+        state = "pending"
+    elif found is not None and here.living.is_alive(found[1]):
         state, consumer = "answer", found[1]
         vault.run("UPDATE awaits SET answer = ? WHERE id = ?", (row, found[0]))
     vault.run("UPDATE inbox SET state = ?, consumer = ?, due = 0 WHERE row = ?", (state, consumer, row))
+
+
+def _waits_for_a_word(vault: Transaction, row: int) -> bool:
+    """Return whether this row's sender is a stranger whom nobody has accepted yet."""
+    return (
+        vault.run(
+            "SELECT 1 FROM inbox JOIN peers ON peers.name = inbox.sender WHERE row = ? AND contact = 'pending'", (row,)
+        ).fetchone()
+        is not None
+    )
 
 
 def heard_of(vault: Transaction, sender: Username, vault_id: bytes) -> Heard | None:
@@ -130,7 +144,7 @@ def release_following(here: Here, vault: Transaction, sender: Username, heard: H
         ).fetchone()
         if found is None:
             return heard
-        _move_up(here, vault, found[0], "")
+        move_up(here, vault, found[0])
         heard = heard.after(heard.next)
 
 
@@ -158,12 +172,12 @@ def _give_up_gap(here: Here, vault: Transaction, sender: Username, vault_id: byt
         (sender, vault_id, up_to),
     ).fetchall()
     for row, sequence in rows:
-        _move_up(here, vault, row, "gap" if sequence > heard.next else "")
+        move_up(here, vault, row, "gap" if sequence > heard.next else "")
         heard = heard.after(sequence)
     save_heard(vault, sender, release_following(here, vault, sender, heard), here.now_ms)
 
 
-def _move_up(here: Here, vault: Transaction, row: int, flag: str) -> None:
+def move_up(here: Here, vault: Transaction, row: int, flag: str = "") -> None:
     """Give a row a new number, behind all that is there: consumers read by number."""
     cursor = vault.run(
         f"INSERT INTO inbox ({_MOVED}, state) SELECT {_MOVED}, 'new' FROM inbox WHERE row = ?",  # noqa: S608 - constants

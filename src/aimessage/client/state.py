@@ -99,7 +99,8 @@ def _encode(vault: Transaction, here: Here) -> bytes:
     gate = (vault.meta("gate") or b"open").decode()
     peers = [vault.peer(here.address(name)) for name in vault.peer_names()]
     peers.sort(key=_importance)
-    rows = [_PeerState(peer.name, peer.pin or b"", peer.trust, peer.contact) for peer in peers if peer.pin]
+    known = [peer for peer in peers if peer.pin or peer.contact != "none"]
+    rows = [_PeerState(peer.name, peer.pin or b"", peer.trust, peer.contact) for peer in known]
     while True:
         content = msgspec.msgpack.encode(_State(gate, vault.counter("epoch"), rows))
         if len(content) + _OVERHEAD <= BLOB_BYTES:

@@ -11,31 +11,44 @@ from aimessage.types import Address, MessageId, Username, VaultId
 
 __all__ = ["Peer", "Transaction"]
 
-_PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, reset_at"
+_PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, reset_at, presented, met_at, turned_away"
 
 
 class Peer:
     """One peer's row, opened; write it back with `Transaction.save_peer`.
 
-    *reset_at* is when we last began a fresh session of our own accord, in milliseconds since 1970.
+    *reset_at* is when we last began a fresh session of our own accord, *met_at* when the key was pinned, both in
+    milliseconds since 1970. *presented* is another key than the pinned one that came under this name. *turned_away*
+    counts messages that we did not keep while nobody had accepted this peer.
     """
 
-    __slots__ = ("contact", "conversation", "epoch", "kept", "pin", "reset_at", "sent_sequence", "trust")
+    __slots__ = (
+        *("contact", "conversation", "epoch", "kept", "met_at", "pin", "presented", "reset_at", "sent_sequence"),
+        *("trust", "turned_away"),
+    )
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.pin: bytes | None = None
         self.trust = "first-use"
-        self.contact = "accepted"
+        self.contact = "none"
         self.epoch = 0
         self.sent_sequence = 0
         self.reset_at = 0
+        self.presented: bytes | None = None
+        self.met_at = 0
+        self.turned_away = 0
         self.kept: object = None
 
     @property
     def name(self) -> Username:
         """The peer's username."""
         return self.conversation.peer.username
+
+    @property
+    def is_contact(self) -> bool:
+        """Whether we have said, by a word or by writing to it, that this peer may write to us."""
+        return self.contact in ("accepted", "requested")
 
     @property
     def lasting(self) -> object:
@@ -106,6 +119,8 @@ class Transaction:
             if row[5]:
                 found.conversation = Conversation.load(self.unseal("peers.conversation", name.encode(), row[5]))
             found.reset_at = row[6]
+            found.presented = self.unseal("peers.presented", name.encode(), row[7]) if row[7] else None
+            found.met_at, found.turned_away = row[8:10]
         found.kept = found.lasting
         return found
 
@@ -114,16 +129,24 @@ class Transaction:
         name = peer.name
         pin = self.seal("peers.pin", name.encode(), peer.pin) if peer.pin else None
         conversation = self.seal("peers.conversation", name.encode(), peer.conversation.dump())
+        presented = self.seal("peers.presented", name.encode(), peer.presented) if peer.presented else None
         self.run(
-            f"REPLACE INTO peers (name, {_PEER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+            f"REPLACE INTO peers (name, {_PEER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
             (
                 *(name, pin, peer.trust, peer.contact, peer.epoch, peer.sent_sequence, conversation),
-                peer.reset_at,
+                *(peer.reset_at, presented, peer.met_at, peer.turned_away),
             ),
         )
         if peer.kept != peer.lasting:
             self.bump("state_changes")
             peer.kept = peer.lasting
+
+    def standing(self, name: str) -> tuple[bytes | None, str, str]:
+        """Return a peer's pin, trust and contact, without opening its conversation."""
+        row = self.run("SELECT pin, trust, contact FROM peers WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None, "first-use", "none"
+        return self.unseal("peers.pin", name.encode(), row[0]) if row[0] else None, row[1], row[2]
 
     def peer_names(self) -> list[Username]:
         """Return every peer that has a row, by name."""
