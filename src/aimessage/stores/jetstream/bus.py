@@ -164,6 +164,13 @@ class Bus:
                 break
         return list(names)
 
+    async def settle(self) -> None:
+        """Return when the server has taken all that was sent until now. Raises RelayUnavailable."""
+        try:
+            await self.client.flush(timeout=int(_ANSWER_SECONDS))
+        except (nats.errors.Error, OSError) as error:
+            raise _unavailable(error) from None
+
     def _require_link(self) -> None:
         # Without this the client would keep what it cannot send, and send it long after its caller was refused.
         if not self.client.is_connected:

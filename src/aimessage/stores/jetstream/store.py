@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from aimessage.stores.jetstream.streams import ensure_streams, stream_names
 from aimessage.stores.jetstream.wakes import Wakes
 from aimessage.stores.ports import (
     Budgets,
+    Changed,
     Directory,
     Mailboxes,
     Pairs,
@@ -66,18 +67,18 @@ class JetStreamStore:
         self, bus: Bus, quotas: Quotas, relay_id: RelayId, partitions: int, clock: Clock, entropy: Entropy
     ) -> None:
         node = entropy(8).hex()
-        self._bus = bus
+        self.bus = bus
         self._relay_id = relay_id
         self._partitions = partitions
         self._wakes = Wakes(bus, node)
         records = Records(bus)
         pairs = JetStreamPairs(bus, entropy)
         presence = _Arrivals(bus, node, clock, self._wakes)
-        self._mailboxes = JetStreamMailboxes(bus, quotas, partitions, clock, self._wakes.tell)
+        self._mailboxes = JetStreamMailboxes(bus, quotas, partitions, clock, self._wakes.tell_mail)
         self.mailboxes: Mailboxes = self._mailboxes
         self.pairs: Pairs = pairs
         self.directory: Directory = JetStreamDirectory(records, pairs, clock)
-        self.subscriptions: Subscriptions = JetStreamSubscriptions(records, self._wakes.tell)
+        self.subscriptions: Subscriptions = JetStreamSubscriptions(records, self._wakes.tell_subscriptions)
         self.states: States = JetStreamStates(records)
         self.standings: Standings = JetStreamStandings(records)
         self.presence: Presence = presence
@@ -93,7 +94,7 @@ class JetStreamStore:
     async def check_writable(self) -> Refusal | None:
         """Return why the store cannot take writes now, or None: each stream on disk has a leader."""
         try:
-            infos = await asyncio.gather(*map(self._bus.info, stream_names(self._partitions)))
+            infos = await asyncio.gather(*map(self.bus.info, stream_names(self._partitions)))
         except RelayUnavailable as error:
             return Refusal("relay_unavailable", error.message, 2.0)
         for info in infos:
@@ -106,9 +107,13 @@ class JetStreamStore:
         """From now on *tell* how many seconds each append took, until the last of its streams had confirmed it."""
         self._mailboxes.on_commit = tell
 
-    def observe_changes(self, tell: Callable[[Collection[Username]], None]) -> None:
-        """From now on *tell* whose mailbox or subscription may have been changed by another relay."""
-        self._wakes.hear = tell
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """From now on tell whose mailbox, and whose subscription, another relay may have changed."""
+        self._wakes.hear_mail, self._wakes.hear_subscriptions = mail, subscriptions
+
+    async def settled(self) -> None:
+        """Return when NATS has taken all that was said to it until now. Raises RelayUnavailable."""
+        await self.bus.settle()
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:
         """Raise Unsupported: the files are those of NATS."""
@@ -121,7 +126,7 @@ class JetStreamStore:
         await asyncio.gather(*self._beside, return_exceptions=True)
         try:
             async with asyncio.timeout(5.0):
-                await self._bus.client.close()
+                await self.bus.client.close()
         except (TimeoutError, nats.errors.Error, OSError):
             return
 
