@@ -20,6 +20,7 @@ from aimessage.relay.asking import ASKING
 from aimessage.relay.config import SETTINGS, RelayConfig, defaults_file
 from aimessage.relay.faults import behind
 from aimessage.relay.log import complain, configure_logs, event_log
+from aimessage.relay.migrate import MIGRATING
 from aimessage.relay.operate import COMMANDS, exit_code, load_or_exit
 from aimessage.relay.probe import PROBE
 from aimessage.relay.service import serving
@@ -176,7 +177,7 @@ def _banner(config: RelayConfig, port: int) -> None:
     sys.stdout.flush()
 
 
-for command in (*COMMANDS, *ASKING, PROBE):
+for command in (*COMMANDS, *ASKING, *MIGRATING, PROBE):
     _command.add_command(command)
 
 

@@ -15,9 +15,9 @@ from typing import Protocol
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
-    "Budgets", "CaughtUp", "Changed", "Directory", "Findings", "Mailboxes", "Pairs", "Posting", "Presence", "Quotas",
-    "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored",
-    "Subscription", "Subscriptions",
+    "Budgets", "CaughtUp", "Changed", "Contents", "Directory", "Findings", "Mailboxes", "Pairs", "Posting", "Presence",
+    "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored", "Subscription",
+    "Subscriptions",
 ]  # fmt: skip
 
 
@@ -255,6 +255,30 @@ class Budgets(Protocol):
         ...
 
 
+class Contents(Protocol):
+    """What no other port shows of an account, for an operator who moves a whole store elsewhere."""
+
+    async def stocks(self, owner: Username) -> dict[VaultId, list[bytes]]:
+        """Return the encoded pairs in stock, by vault; nothing is claimed."""
+        ...
+
+    async def generations(self, owner: Username) -> dict[VaultId, int]:
+        """Return the highest generation that each vault subscribed with."""
+        ...
+
+    async def adopt(self, relay_id: RelayId) -> None:
+        """Take over another store's relay id; the caller sees to it that nobody knows this store by its own."""
+        ...
+
+    async def retire(self, successor: str) -> None:
+        """Keep every relay from running on this store from now on: *successor*, an address, has taken over."""
+        ...
+
+    async def successor(self) -> str:
+        """Return the address of the store that has taken over, "" if none has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What reading a whole store has found: how much it holds, whose mail or account is damaged, and every sentence."""
@@ -281,10 +305,11 @@ class Store(Protocol):
     standings: Standings
     presence: Presence
     budgets: Budgets
+    contents: Contents
 
     @property
     def relay_id(self) -> RelayId:
-        """The random id made with the store."""
+        """The random id made with the store, or the one that it has adopted."""
         ...
 
     async def check_writable(self) -> Refusal | None:
