@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from aimessage.errors import ConfigInvalid, StoreDamaged
+from aimessage.stores.jetstream import Access, open_jetstream_store
 from aimessage.stores.memory import open_memory_store
 from aimessage.stores.moving import Holdings, holdings_of, move
 from aimessage.stores.ports import Quotas, Refusal, Standing, Store, Subscription
 from aimessage.stores.rocksdb import open_rocksdb_store
 from aimessage.types import Username, VaultId
+from support.nats import NatsServer
 from support.stores import ALICE, BOB, NOW, VAULT, ManualClock, accepted, account, contents, name, number, post
 
 UNBOUNDED = Quotas(messages=0, bytes=0, sender_share=0, controls=0, message_ttl_ms=0, control_ttl_ms=0)
@@ -23,12 +25,16 @@ Open = Callable[[str], Awaitable[Store]]
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+async def opened(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def one(kind: str) -> Store:
             store: Store = open_memory_store(quotas=UNBOUNDED, clock=ManualClock())
-            if kind != "memory":
+            if kind == "jetstream":
+                server: NatsServer = request.getfixturevalue("nats_server")
+                await server.empty()
+                store = await open_jetstream_store(Access((server.url,)), quotas=UNBOUNDED, clock=ManualClock())
+            elif kind != "memory":
                 store = await open_rocksdb_store(tmp_path / kind, quotas=UNBOUNDED, clock=ManualClock())
             stack.push_async_callback(store.close)
             return store
@@ -57,9 +63,12 @@ async def moved(source: Store, target: Store) -> Holdings:
     return await move(source, target, successor="there", now_ms=NOW, tell=lambda sentence: None)
 
 
-@pytest.mark.parametrize(("origin", "end"), [("memory", "rocksdb"), ("rocksdb", "memory"), ("rocksdb", "other")])
+@pytest.mark.parametrize(
+    ("origin", "end"), [("memory", "rocksdb"), ("rocksdb", "other"), ("rocksdb", "jetstream"), ("jetstream", "memory")]
+)
 async def test_everything_is_in_the_new_store(opened: Open, origin: str, end: str) -> None:
     source, target = await filled(await opened(origin)), await opened(end)
+    stocked = (await source.contents.stocks(ALICE))[VAULT]
 
     held = await moved(source, target)
 
@@ -77,11 +86,12 @@ async def test_everything_is_in_the_new_store(opened: Open, origin: str, end: st
     assert isinstance(newest, Subscription)
     assert (newest.vault_id, newest.generation) == (VAULT, 9)
     assert isinstance(await target.subscriptions.activate(ALICE, PHONE, 2), Refusal)
-    assert {await target.pairs.claim(ALICE, VAULT) for _ in range(3)} == {b"two", b"three", None}
+    assert {await target.pairs.claim(ALICE, VAULT) for _ in range(3)} == {*stocked, None}
 
 
-async def test_a_move_done_again_follows_what_has_changed_and_doubles_nothing(opened: Open) -> None:
-    source, target = await filled(await opened("rocksdb")), await opened("other")
+@pytest.mark.parametrize("end", ["other", "jetstream"])
+async def test_a_move_done_again_follows_what_has_changed_and_doubles_nothing(opened: Open, end: str) -> None:
+    source, target = await filled(await opened("rocksdb")), await opened(end)
     await moved(source, target)
     first = (await contents(source.mailboxes))[0]
     await source.mailboxes.ack(ALICE, [(first.position, first.message_id)])

@@ -14,6 +14,7 @@ from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged, Unsu
 from aimessage.stores.jetstream.access import Access, connect
 from aimessage.stores.jetstream.accounts import JetStreamStandings, JetStreamStates, JetStreamSubscriptions
 from aimessage.stores.jetstream.bus import Bus
+from aimessage.stores.jetstream.contents import JetStreamContents
 from aimessage.stores.jetstream.directory import JetStreamDirectory, JetStreamPairs
 from aimessage.stores.jetstream.durability import require_durability
 from aimessage.stores.jetstream.layout import BUDGETS, HERE, PARTITIONS, RECORDS, record
@@ -25,6 +26,7 @@ from aimessage.stores.jetstream.wakes import Wakes
 from aimessage.stores.ports import (
     Budgets,
     Changed,
+    Contents,
     Directory,
     Mailboxes,
     Pairs,
@@ -69,6 +71,7 @@ class JetStreamStore:
         node = entropy(8).hex()
         self.bus = bus
         self._relay_id = relay_id
+        self._bus = bus
         self._partitions = partitions
         self._wakes = Wakes(bus, node)
         records = Records(bus)
@@ -83,13 +86,15 @@ class JetStreamStore:
         self.standings: Standings = JetStreamStandings(records)
         self.presence: Presence = presence
         self.budgets: Budgets = JetStreamBudgets(bus, clock)
+        self._contents = JetStreamContents(bus, records, relay_id)
+        self.contents: Contents = self._contents
         runs = (self._wakes.run(), self._wakes.sweep(), presence.run())
         self._beside = [asyncio.create_task(work) for work in runs]  # owned: `close` ends them
 
     @property
     def relay_id(self) -> RelayId:
-        """The random id made with the store."""
-        return self._relay_id
+        """The random id made with the store, or the one that it has adopted."""
+        return self._contents.relay_id
 
     async def check_writable(self) -> Refusal | None:
         """Return why the store cannot take writes now, or None: each stream on disk has a leader."""
