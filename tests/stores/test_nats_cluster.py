@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
 
+from endurance.shared_claims import claim_everything
 from support.nats_cluster import NatsCluster, Node, running_cluster
 
 STREAM = "trial"
@@ -131,3 +132,11 @@ async def test_a_fault_of_the_leader_costs_a_pause_and_nothing_acknowledged(
 
     assert acked <= found.keys()
     assert [key for key, times in found.items() if times > 1] == []
+
+
+async def test_two_stores_serve_no_pair_twice_and_give_a_name_to_one(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        found = await claim_everything(cluster, claims=400, rounds=2)
+
+    assert found.clean, found
+    assert found.served == 400
