@@ -77,9 +77,10 @@ class Cluster:
     def __init__(self, folder: Path, port: int, relay_flags: Sequence[str]) -> None:
         self.folder = folder
         self.port = port
-        self._clients, self._monitors, self._routes = free_ports(3), free_ports(3), free_ports(3)
+        ports = free_ports(3 * len(NODES) + len(RELAYS))  # all at once, so that none comes twice
+        self._clients, self._monitors, self._routes = ports[:3], ports[3:6], ports[6:9]
         self.nodes = [self._node(at, name) for at, name in enumerate(NODES)]
-        self.backends = [Backend(name, port) for name, port in zip(RELAYS, free_ports(len(RELAYS)), strict=True)]
+        self.backends = [Backend(name, port) for name, port in zip(RELAYS, ports[9:], strict=True)]
         self.relays = [self._relay(backend, relay_flags) for backend in self.backends]
 
     def _node(self, at: int, name: str) -> Child:

@@ -208,16 +208,18 @@ class NatsCluster:
 @asynccontextmanager
 async def running_cluster(folder: Path) -> AsyncIterator[NatsCluster]:
     """Run three nodes with their streams under *folder*, which exists: healthy at first, gone at the end."""
-    clients, monitors, routes = _free_ports(_NODES), _free_ports(_NODES), _free_ports(_NODES)
-    nodes = [Node(f"n{at}", clients[at], monitors[at], routes[at], folder) for at in range(_NODES)]
     servers: list[asyncio.Server] = []
+    gates = [Gate(0) for _ in range(_NODES * (_NODES - 1))]
+    for gate in gates:  # before any port is only chosen: what is taken here is none of those
+        servers.append(await asyncio.start_server(gate.serve, "127.0.0.1", 0))
+        gate.port = int(servers[-1].sockets[0].getsockname()[1])
+    ports = _free_ports(3 * _NODES)
+    nodes = [Node(f"n{at}", ports[3 * at], ports[3 * at + 1], ports[3 * at + 2], folder) for at in range(_NODES)]
+    ways = [(node, other) for node in nodes for other in nodes if other is not node]
+    for (node, other), gate in zip(ways, gates, strict=True):
+        node.gates[other.name], gate.target = gate, other.route
     try:
         for node in nodes:
-            for other in nodes:
-                if other is not node:
-                    gate = node.gates[other.name] = Gate(other.route)
-                    servers.append(await asyncio.start_server(gate.serve, "127.0.0.1", 0))
-                    gate.port = int(servers[-1].sockets[0].getsockname()[1])
             await node.start()
         cluster = NatsCluster(nodes)
         await cluster.healthy()
