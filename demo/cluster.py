@@ -97,7 +97,7 @@ class Cluster:
         return Child(name, (BIN / "nats-server", "-c", NATS_CONF), self.folder / f"{name}.log", say, place)
 
     def _relay(self, backend: Backend, flags: Sequence[str]) -> Child:
-        store = "nats://" + ",".join(f"127.0.0.1:{port}" for port in self._clients)
+        store = ",".join(f"nats://127.0.0.1:{port}" for port in self._clients)
         monitors = [word for port in self._monitors for word in ("--nats-monitor", f"http://127.0.0.1:{port}")]
         words = (
             *(BIN / "aimessage-server", "--port", str(backend.port), "--db-path", self.folder / backend.name),
@@ -131,9 +131,8 @@ class Cluster:
         for node, port in zip(self.nodes, self._monitors, strict=True):
             await self._until(node, f"http://127.0.0.1:{port}/healthz")
         say("two relays, which keep nothing themselves:")
-        for relay in self.relays:
+        for relay, backend in zip(self.relays, self.backends, strict=True):  # in turn: the first one makes the streams
             await relay.start()
-        for relay, backend in zip(self.relays, self.backends, strict=True):
             await self._until(relay, f"http://127.0.0.1:{backend.port}/ready")
 
     async def _until(self, child: Child, url: str) -> None:

@@ -177,7 +177,7 @@ class NatsCluster:
     @property
     def relay_flags(self) -> tuple[str, ...]:
         """What a relay on this cluster is started with."""
-        store = "nats://" + ",".join(f"127.0.0.1:{node.client}" for node in self.nodes)
+        store = ",".join(self.urls)
         monitors = [word for node in self.nodes for word in ("--nats-monitor", node.monitor_url)]
         return ("--store", store, "--replicas", str(len(self.nodes)), *monitors)
 

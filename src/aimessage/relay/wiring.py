@@ -67,7 +67,8 @@ def config_at(address: str, config: RelayConfig) -> RelayConfig:
         nats = replace(config.nats, urls=tuple(part.strip() for part in address.split(",")))
         return replace(config, store=address, quotas=unbounded, nats=nats)
     raise ConfigInvalid(
-        f"{kind!r} with what follows is no address of a store", hint="name rocksdb:PATH, or nats://HOST:PORT without an account"
+        f"{kind!r} with what follows is no address of a store",
+        hint="name rocksdb:PATH, or nats://HOST:PORT without an account",
     )
 
 

@@ -71,7 +71,6 @@ class JetStreamStore:
         node = entropy(8).hex()
         self.bus = bus
         self._relay_id = relay_id
-        self._bus = bus
         self._partitions = partitions
         self._wakes = Wakes(bus, node)
         records = Records(bus)
