@@ -74,6 +74,21 @@ async def put_large(store: RocksStore, *owners: Username) -> dict[Username, byte
     return found
 
 
+async def test_a_restored_backup_of_a_store_that_has_moved_may_run_again(tmp_path: Path) -> None:
+    store = await filled(tmp_path / "data")
+    await store.contents.retire("elsewhere")
+    await store.close()
+    with stopped_snapshot(tmp_path / "data") as snapshot:
+        copy_snapshot(snapshot, tmp_path / "backup")
+
+    restore_backup(tmp_path / "backup", tmp_path / "restored")
+
+    restored = await opened(tmp_path / "restored")
+    assert await restored.contents.successor() == ""
+    assert await restored.pairs.count(ALICE) == 0
+    await restored.close()
+
+
 async def test_a_backup_holds_what_was_acknowledged_before_and_shares_no_file_with_the_store(tmp_path: Path) -> None:
     store = await filled(tmp_path / "data")
     async with store.snapshot() as snapshot:

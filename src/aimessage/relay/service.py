@@ -8,7 +8,7 @@ from math import ceil
 
 from aimessage.clock import Clock, milliseconds
 from aimessage.crypto.random import Entropy
-from aimessage.errors import RelayUnavailable, StoreDamaged, Temporary
+from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged, Temporary
 from aimessage.relay.admin import operator_door, store_requests
 from aimessage.relay.config import RelayConfig
 from aimessage.relay.connection import Connection
@@ -58,6 +58,7 @@ class Service:
         self.metrics = Metrics()
         store.observe_commits(self.metrics.committed)
         self.desk = Desk(config, store, clock, entropy, self)
+        store.observe_changes(self.desk.hub.wake, self.desk.subscribed_elsewhere)
         self.port = 0
         self.tls: Tls | None = None
 
@@ -226,12 +227,13 @@ async def _bounded(work: Coroutine[None, None, None]) -> None:
 async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> AsyncIterator[Service]:
     """Run a relay while the context is open; drain it at the end.
 
-    Raises StoreDamaged, RelayUnavailable: the store or the address cannot be had; ConfigInvalid: TLS cannot. A group
-    that holds StoreDamaged: the store was found damaged later.
+    Raises StoreDamaged, RelayUnavailable: the store or the address cannot be had; ConfigInvalid: TLS cannot, or the
+    store has moved elsewhere. A group that holds StoreDamaged: the store was found damaged later.
     """
     tls = load_tls(config.tls_cert, config.tls_key)
     store = await open_store(config, entropy=entropy, clock=clock)
     try:
+        await _require_in_use(store)
         async with asyncio.TaskGroup() as tasks:
             service = Service(config, store, clock, entropy, tasks)
             service.tls = tls
@@ -248,6 +250,16 @@ async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> Asy
                     task.cancel()
     finally:
         await store.close()
+
+
+async def _require_in_use(store: Store) -> None:
+    """A store that has moved could serve its one-time pairs a second time. Raises ConfigInvalid."""
+    successor = await store.contents.successor()
+    if successor:
+        raise ConfigInvalid(
+            f"this store has moved to {successor}",
+            hint="start the relay with that as --store; a restored backup of this one may run again",
+        )
 
 
 def _operators(config: RelayConfig, store: Store, service: Service) -> AbstractAsyncContextManager[None]:

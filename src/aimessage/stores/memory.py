@@ -14,6 +14,8 @@ from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
     CaughtUp,
+    Changed,
+    Contents,
     Directory,
     Invite,
     Invites,
@@ -220,6 +222,10 @@ class MemoryPairs:
         """Return the stock's size."""
         return sum(map(len, self._stocks.get(owner, {}).values()))
 
+    def stocks(self, owner: Username) -> dict[VaultId, list[bytes]]:
+        """Return the pairs in stock, by vault."""
+        return {vault: list(stock) for vault, stock in self._stocks.get(owner, {}).items() if stock}
+
     def keep_only(self, owner: Username, vault_id: VaultId) -> None:
         """Drop the stock of every vault of *owner* but this one."""
         stocks = self._stocks.get(owner, {})
@@ -245,6 +251,10 @@ class MemorySubscriptions:
     async def current(self, owner: Username) -> Subscription | None:
         """Return the newest subscription."""
         return self._newest.get(owner)
+
+    def generations(self, owner: Username) -> dict[VaultId, int]:
+        """Return the highest generation that each vault subscribed with."""
+        return {vault: highest for (name, vault), highest in self._generations.items() if name == owner}
 
 
 class MemoryStates:
@@ -286,18 +296,49 @@ class MemoryStandings:
         return dict(self._decided)
 
 
+class MemoryContents:
+    """`ports.Contents` in memory."""
+
+    def __init__(self, pairs: MemoryPairs, subscriptions: MemorySubscriptions, relay_id: RelayId) -> None:
+        self._pairs = pairs
+        self._subscriptions = subscriptions
+        self._successor = ""
+        self.relay_id = relay_id
+
+    async def stocks(self, owner: Username) -> dict[VaultId, list[bytes]]:
+        """Return the encoded pairs in stock, by vault; nothing is claimed."""
+        return self._pairs.stocks(owner)
+
+    async def generations(self, owner: Username) -> dict[VaultId, int]:
+        """Return the highest generation that each vault subscribed with."""
+        return self._subscriptions.generations(owner)
+
+    async def adopt(self, relay_id: RelayId) -> None:
+        """Take over another store's relay id."""
+        self.relay_id = relay_id
+
+    async def retire(self, successor: str) -> None:
+        """Keep every relay from running on this store from now on."""
+        self._successor = successor
+
+    async def successor(self) -> str:
+        """Return the address of the store that has taken over, "" if none has."""
+        return self._successor
+
+
 class MemoryStore:
     """All ports in memory; always writable, and nothing to close."""
 
     def __init__(self, quotas: Quotas, relay_id: RelayId, clock: Clock) -> None:
-        self._relay_id = relay_id
         self.mailboxes: Mailboxes = MemoryMailboxes(quotas)
-        pairs = MemoryPairs()
+        pairs, subscriptions = MemoryPairs(), MemorySubscriptions()
         directory = MemoryDirectory(pairs)
         self.pairs: Pairs = pairs
         self.directory: Directory = directory
         self.invites: Invites = MemoryInvites(directory)
-        self.subscriptions: Subscriptions = MemorySubscriptions()
+        self.subscriptions: Subscriptions = subscriptions
+        self._contents = MemoryContents(pairs, subscriptions, relay_id)
+        self.contents: Contents = self._contents
         self.states: States = MemoryStates()
         self.standings: Standings = MemoryStandings()
         self.presence: Presence = LocalPresence()
@@ -305,8 +346,8 @@ class MemoryStore:
 
     @property
     def relay_id(self) -> RelayId:
-        """The random id made with the store."""
-        return self._relay_id
+        """The random id made with the store, or the one that it has adopted."""
+        return self._contents.relay_id
 
     async def check_writable(self) -> Refusal | None:
         """Return None: memory always takes writes."""
@@ -314,6 +355,9 @@ class MemoryStore:
 
     def observe_commits(self, tell: Callable[[float], None]) -> None:
         """Do nothing: there are no commits."""
+
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """Do nothing: there is no other relay."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:
         """Raise Unsupported: there are no files."""

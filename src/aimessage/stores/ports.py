@@ -5,7 +5,7 @@ returns after a change returns when the change is on disk (for stores that have 
 message: what is kept is sealed.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -15,9 +15,9 @@ from typing import Protocol
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
-    "Budgets", "CaughtUp", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Pairs", "Posting", "Presence",
-    "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored",
-    "Subscription", "Subscriptions",
+    "Budgets", "CaughtUp", "Changed", "Contents", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Pairs",
+    "Posting", "Presence", "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store",
+    "Stored", "Subscription", "Subscriptions",
 ]  # fmt: skip
 
 
@@ -300,6 +300,30 @@ class Budgets(Protocol):
         ...
 
 
+class Contents(Protocol):
+    """What no other port shows of an account, for an operator who moves a whole store elsewhere."""
+
+    async def stocks(self, owner: Username) -> dict[VaultId, list[bytes]]:
+        """Return the encoded pairs in stock, by vault; nothing is claimed."""
+        ...
+
+    async def generations(self, owner: Username) -> dict[VaultId, int]:
+        """Return the highest generation that each vault subscribed with."""
+        ...
+
+    async def adopt(self, relay_id: RelayId) -> None:
+        """Take over another store's relay id; the caller sees to it that nobody knows this store by its own."""
+        ...
+
+    async def retire(self, successor: str) -> None:
+        """Keep every relay from running on this store from now on: *successor*, an address, has taken over."""
+        ...
+
+    async def successor(self) -> str:
+        """Return the address of the store that has taken over, "" if none has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What reading a whole store has found: how much it holds, whose mail or account is damaged, and every sentence."""
@@ -309,6 +333,10 @@ class Findings:
     accounts: int
     damaged: tuple[Username, ...] = ()
     damages: tuple[str, ...] = ()
+
+
+Changed = Callable[[Collection[Username]], None]
+"""Takes the names of those for whom something is new."""
 
 
 class Store(Protocol):
@@ -323,10 +351,11 @@ class Store(Protocol):
     standings: Standings
     presence: Presence
     budgets: Budgets
+    contents: Contents
 
     @property
     def relay_id(self) -> RelayId:
-        """The random id made with the store."""
+        """The random id made with the store, or the one that it has adopted."""
         ...
 
     async def check_writable(self) -> Refusal | None:
@@ -335,6 +364,13 @@ class Store(Protocol):
 
     def observe_commits(self, tell: Callable[[float], None]) -> None:
         """From now on *tell*, from any thread, how many seconds each commit took, sync included."""
+        ...
+
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """From now on tell whose mailbox, and whose subscription, another relay may have changed.
+
+        Of whoever is present here; a hint, which may come too often, late, and at the latest after 30 seconds.
+        """
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:

@@ -92,6 +92,7 @@ def restore_backup(backup: Path, path: Path) -> Findings:
         engine = Engine(growing)
         try:
             _drop_pairs(engine)
+            engine.write({keys.SUCCESSOR: None})  # without its pairs, a store that was moved may be one again
         finally:
             engine.close()
         _sync_all(growing)

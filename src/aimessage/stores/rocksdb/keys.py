@@ -6,6 +6,7 @@
     g owner 0 vault(16)                    generation(8)  t owner                       version(8), sealed state
     s owner 0 vault(16)                    stock's ends   p owner 0 vault(16) number(8) pair
     q owner 0 vault(16) sha256(pair)       number(8)      z name                        the store's own facts
+    zsuccessor                             the address of the store that has taken over, if one has
     zstanding username                     the operator's word about an account that is not in good standing
     zinvite sha256(code)                   an invitation
 
@@ -19,12 +20,14 @@ from aimessage.octets import u32, u64
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = [
-    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "after_prefix", "attempt", "entry", "entry_parts", "expiry",
-    "expiry_bound", "expiry_parts", "generation", "invite", "mailbox", "mailbox_owner", "owned", "owner_of", "pair",
-    "pair_digest", "standing", "state", "stock", "stocks", "subject", "subscription", "user", "username",
+    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "SUCCESSOR", "after_prefix", "attempt", "entry", "entry_parts",
+    "expiry", "expiry_bound", "expiry_parts", "generation", "generations", "invite", "mailbox", "mailbox_owner",
+    "owned", "owner_of", "pair", "pair_digest", "pairs", "standing", "state", "stock", "stocks", "subject",
+    "subscription", "user", "username",
 ]  # fmt: skip
 
 SCHEMA = b"zschema"
+SUCCESSOR = b"zsuccessor"
 RELAY_ID = b"zrelay"
 ENTRIES = b"m"
 MAILBOXES = b"b"
@@ -96,7 +99,12 @@ def subscription(owner: Username) -> bytes:
 
 def generation(owner: Username, vault_id: VaultId) -> bytes:
     """Return the key of the highest generation that a vault subscribed with."""
-    return b"g" + owner.encode() + b"\0" + vault_id
+    return generations(owner) + vault_id
+
+
+def generations(owner: Username) -> bytes:
+    """Return the prefix of the highest generations of all vaults of *owner*; a vault id follows."""
+    return b"g" + owner.encode() + b"\0"
 
 
 def standing(owner: str) -> bytes:
@@ -124,9 +132,14 @@ def stock(owner: Username, vault_id: VaultId) -> bytes:
     return stocks(owner) + vault_id
 
 
+def pairs(owner: Username) -> bytes:
+    """Return the prefix of all pairs of *owner*; a vault id and a number follow."""
+    return b"p" + owner.encode() + b"\0"
+
+
 def pair(owner: Username, vault_id: VaultId, number: int) -> bytes:
     """Return the key of one pair in a stock."""
-    return b"p" + owner.encode() + b"\0" + vault_id + u64(number)
+    return pairs(owner) + vault_id + u64(number)
 
 
 def pair_digest(owner: Username, vault_id: VaultId, octets: bytes) -> bytes:

@@ -13,6 +13,8 @@ from aimessage.octets import u16
 from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
+    Changed,
+    Contents,
     Directory,
     Invites,
     Mailboxes,
@@ -26,6 +28,7 @@ from aimessage.stores.ports import (
 )
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.accounts import RocksStandings, RocksStates, RocksSubscriptions
+from aimessage.stores.rocksdb.contents import RocksContents
 from aimessage.stores.rocksdb.directory import RocksDirectory, RocksPairs
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.invites import RocksInvites
@@ -48,7 +51,6 @@ class RocksStore:
         self._engine = engine
         self._path = engine.path
         self._copying = asyncio.Lock()
-        self._relay_id = relay_id
         self._accounts = accounts
         self._writer = Writer(engine, accounts.load, free_bytes)
         self.mailboxes: Mailboxes = RocksMailboxes(engine, self._writer, accounts)
@@ -60,11 +62,13 @@ class RocksStore:
         self.standings: Standings = RocksStandings(engine, self._writer)
         self.presence: Presence = LocalPresence()
         self.budgets: Budgets = LocalBudgets(clock)
+        self._contents = RocksContents(engine, self._writer, relay_id)
+        self.contents: Contents = self._contents
 
     @property
     def relay_id(self) -> RelayId:
-        """The random id made with the store."""
-        return self._relay_id
+        """The random id made with the store, or the one that it has adopted."""
+        return self._contents.relay_id
 
     async def check_writable(self) -> Refusal | None:
         """Return why the store cannot take writes now, or None. Raises StoreDamaged: it did not open again."""
@@ -75,6 +79,9 @@ class RocksStore:
     def observe_commits(self, tell: Callable[[float], None]) -> None:
         """From now on *tell*, in the writer thread, how many seconds each commit took, sync included."""
         self._writer.on_commit = tell
+
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """Do nothing: there is no other relay."""
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Path]:
