@@ -59,8 +59,9 @@ async def claim_everything(cluster: NatsCluster, *, claims: int, rounds: int) ->
     """Stock *claims* pairs, claim each over two stores at once, then fight for *rounds* names."""
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
+        access = Access(tuple(cluster.urls), monitors=tuple(node.monitor_url for node in cluster.nodes))
         for _ in range(2):
-            stores.append(await open_jetstream_store(Access(tuple(cluster.urls)), replicas=3, clock=SystemClock()))
+            stores.append(await open_jetstream_store(access, replicas=3, clock=SystemClock()))
             stack.push_async_callback(stores[-1].close)
         served, stocked = await _claim_pairs(stores, claims)
         winners = sum([await _claim_name(stores, name(number)) for number in range(rounds)])

@@ -33,7 +33,9 @@ async def opened(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
             if kind == "jetstream":
                 server: NatsServer = request.getfixturevalue("nats_server")
                 await server.empty()
-                store = await open_jetstream_store(Access((server.url,)), quotas=UNBOUNDED, clock=ManualClock())
+                store = await open_jetstream_store(
+                    Access((server.url,), monitors=(server.monitor,)), quotas=UNBOUNDED, clock=ManualClock()
+                )
             elif kind != "memory":
                 store = await open_rocksdb_store(tmp_path / kind, quotas=UNBOUNDED, clock=ManualClock())
             stack.push_async_callback(store.close)
