@@ -1,0 +1,94 @@
+"""How to reach NATS: addresses, credentials in a file, a certificate authority."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from aimessage.errors import ConfigInvalid, RelayUnavailable
+
+__all__ = ["Access", "connect"]
+
+_CONNECT_SECONDS = 15.0
+_FILE_BYTES = 64 << 10
+_HINT = "a .creds file, a line nkey SEED, a line token TOKEN, or a line user NAME PASSWORD"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where NATS is and who we are there. *monitors*: addresses of the nodes' monitoring, one for each node."""
+
+    urls: tuple[str, ...]
+    credentials: Path | None = None
+    certificate_authority: Path | None = None
+    monitors: tuple[str, ...] = ()
+
+
+async def connect(access: Access) -> Client:
+    """Return a client that stays connected. Raises ConfigInvalid, RelayUnavailable: nobody answers."""
+    client = Client()
+    options = _credentials(access.credentials)
+    if access.certificate_authority is not None or any(urlsplit(url).scheme == "tls" for url in access.urls):
+        options["tls"] = _tls(access.certificate_authority)
+    problems: list[Exception] = []
+
+    async def heard(problem: Exception) -> None:
+        problems[:] = [problem]
+
+    try:
+        await client.connect(
+            servers=list(access.urls),
+            name="aimessage-server",
+            error_cb=heard,
+            connect_timeout=3,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions are good
+            max_reconnect_attempts=max(4, 4 * len(access.urls)),
+            ping_interval=5,
+            max_outstanding_pings=2,
+            **options,  # type: ignore[arg-type]  # by name
+        )
+    except (nats.errors.Error, OSError, ValueError) as error:
+        raise _unreachable(access, problems[-1] if problems else error) from None
+    client.options["max_reconnect_attempts"] = -1  # from now on for ever
+    return client
+
+
+def _unreachable(access: Access, problem: Exception) -> Exception:
+    where = ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in access.urls)
+    reason = str(problem).strip() or type(problem).__name__
+    return RelayUnavailable(
+        f"no NATS server can be used at {where}: {reason}",
+        hint="start NATS with JetStream there, and look at --nats-creds and --nats-ca",
+    )
+
+
+def _tls(authority: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=None if authority is None else str(authority))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigInvalid(f"--nats-ca cannot be used: {error}", hint="give a PEM file of certificates") from None
+
+
+def _credentials(path: Path | None) -> dict[str, object]:
+    """Return what the file says, as options of the client; secrets come from files only. Raises ConfigInvalid."""
+    if path is None:
+        return {}
+    try:
+        text = path.read_bytes()[:_FILE_BYTES].decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigInvalid(f"--nats-creds cannot be read: {reason}", hint=_HINT) from None
+    if "-----BEGIN NATS USER JWT-----" in text:
+        return {"user_credentials": str(path)}
+    match text.split():
+        case ["nkey", seed]:
+            return {"nkeys_seed_str": seed}
+        case ["token", token]:
+            return {"token": token}
+        case ["user", name, password]:
+            return {"user": name, "password": password}
+    raise ConfigInvalid("--nats-creds holds nothing that NATS takes", hint=_HINT)
