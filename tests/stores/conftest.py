@@ -42,7 +42,9 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Manu
             if request.param == "rocksdb":
                 store = await open_rocksdb_store(tmp_path / "store", quotas=quotas, clock=clock)
             if server is not None:
-                store = await open_jetstream_store(Access((server.url,)), quotas=quotas, clock=clock)
+                store = await open_jetstream_store(
+                    Access((server.url,), monitors=(server.monitor,)), quotas=quotas, clock=clock
+                )
             stack.push_async_callback(store.close)
             return store
 

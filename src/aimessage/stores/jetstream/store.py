@@ -15,6 +15,7 @@ from aimessage.stores.jetstream.access import Access, connect
 from aimessage.stores.jetstream.accounts import JetStreamStandings, JetStreamStates, JetStreamSubscriptions
 from aimessage.stores.jetstream.bus import Bus
 from aimessage.stores.jetstream.directory import JetStreamDirectory, JetStreamPairs
+from aimessage.stores.jetstream.durability import require_durability
 from aimessage.stores.jetstream.layout import BUDGETS, HERE, PARTITIONS, RECORDS, record
 from aimessage.stores.jetstream.mailboxes import JetStreamMailboxes
 from aimessage.stores.jetstream.records import Change, Records
@@ -130,18 +131,22 @@ async def open_jetstream_store(
     *,
     quotas: Quotas | None = None,
     replicas: int = 1,
+    unsafe_durability: bool = False,
     entropy: Entropy = system_entropy,
     clock: Clock,
 ) -> JetStreamStore:
     """Open or make the store in the JetStream account that *access* reaches, its streams in *replicas* copies.
 
-    Raises ConfigInvalid: what is there is not as it has to be. Raises RelayUnavailable: NATS does not answer.
+    Raises ConfigInvalid: what is there is not as it has to be, or (unless *unsafe_durability*) it cannot be confirmed
+    that every node syncs what it acknowledges. Raises RelayUnavailable: NATS does not answer.
     """
     bus = Bus(await connect(access))
     try:
         await ensure_streams(bus, [RECORDS], replicas=replicas)
         relay_id, partitions = await _identify(Records(bus), entropy)
         await ensure_streams(bus, [*stream_names(partitions), HERE, BUDGETS], replicas=replicas)
+        if not unsafe_durability:
+            await require_durability(bus, access, stream_names(partitions), replicas=replicas)
         return JetStreamStore(bus, quotas or Quotas(), relay_id, partitions, clock, entropy)
     except BaseException:
         await asyncio.shield(bus.client.close())

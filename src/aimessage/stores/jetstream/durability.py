@@ -1,0 +1,122 @@
+"""An acknowledgement of NATS is worth what its nodes do: sync each write, in as many copies as were asked for.
+
+A client cannot see whether a node syncs; its monitoring tells (`sync_always`; `sync_interval` reads two minutes all
+the same). So each node of JetStream has to be asked, and one that cannot be asked counts as one that does not.
+"""
+
+import asyncio
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+
+from aimessage.errors import ConfigInvalid
+from aimessage.stores.jetstream.access import Access
+from aimessage.stores.jetstream.bus import Bus
+
+__all__ = ["require_durability"]
+
+_ANSWER_SECONDS = 5.0
+_ANSWER_BYTES = 4 << 20
+_MEND_SYNC = "write into each node's configuration: jetstream { sync_interval: always }"
+_MEND_MONITOR = (
+    "write into each node's configuration: http: 127.0.0.1:8222, and name each node with --nats-monitor"
+    " http://HOST:8222"
+)
+_OR = "; or run with --unsafe-durability, and a power cut may lose what was acknowledged"
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    name: str
+    syncs: bool
+    cluster_size: int
+
+
+async def require_durability(bus: Bus, access: Access, streams: Sequence[str], *, replicas: int) -> None:
+    """Require that every node syncs each write, and that each stream has *replicas* copies.
+
+    Raises ConfigInvalid, with what would mend it; RelayUnavailable: NATS does not answer.
+    """
+    holders = await _copies(bus, streams, replicas)
+    if not access.monitors:
+        raise ConfigInvalid(
+            "whether NATS syncs what it acknowledges cannot be confirmed without its monitoring",
+            hint=_MEND_MONITOR + _OR,
+        )
+    nodes = await asyncio.gather(*(_ask(monitor, access) for monitor in access.monitors))
+    for node in nodes:
+        if not node.syncs:
+            raise ConfigInvalid(f"the NATS node {node.name} acknowledges what it has not synced", hint=_MEND_SYNC + _OR)
+    asked = {node.name for node in nodes}
+    size = max(node.cluster_size for node in nodes)
+    if missing := sorted(holders - asked):
+        raise ConfigInvalid(
+            f"the NATS node {missing[0]} holds a stream, and no --nats-monitor was given that answers for it",
+            hint=_MEND_MONITOR + _OR,
+        )
+    if len(asked) < size:
+        raise ConfigInvalid(
+            f"JetStream has {size} nodes, and --nats-monitor names {len(asked)} of them", hint=_MEND_MONITOR + _OR
+        )
+
+
+async def _copies(bus: Bus, streams: Sequence[str], replicas: int) -> set[str]:
+    """Return the names of the nodes that hold a stream. Raises ConfigInvalid: one has too few copies."""
+    holders: set[str] = set()
+    for name in streams:
+        info = await bus.info(name)
+        config, cluster = info.get("config"), info.get("cluster")
+        there = {str(cluster.get("leader"))} if isinstance(cluster, dict) and cluster.get("leader") else set()
+        peers = cluster.get("replicas") if isinstance(cluster, dict) else None
+        there |= {str(peer.get("name")) for peer in peers or []}
+        wanted = config.get("num_replicas") if isinstance(config, dict) else 0
+        if wanted != replicas or len(there) < replicas:
+            raise ConfigInvalid(
+                f"the stream {name} is configured for {wanted} copies and has {len(there)}; --replicas asks for"
+                f" {replicas}",
+                hint=f"nats stream edit {name} --replicas {replicas}, with as many nodes running{_OR}",
+            )
+        holders |= there
+    return holders
+
+
+async def _ask(monitor: str, access: Access) -> _Node:
+    try:
+        varz = await asyncio.to_thread(_fetch, f"{monitor.rstrip('/')}/varz", access)
+        return _node(varz)
+    except (OSError, ValueError, HTTPException, TypeError, urllib.error.URLError) as error:
+        raise ConfigInvalid(
+            f"the monitoring of NATS at {monitor} does not answer: {error}", hint=_MEND_MONITOR + _OR
+        ) from None
+
+
+def _fetch(url: str, access: Access) -> object:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("it is no http or https address")
+    authority = access.certificate_authority
+    context = None
+    if url.startswith("https://"):
+        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+    with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS, context=context) as answer:  # noqa: S310  # as above
+        return json.loads(answer.read(_ANSWER_BYTES))
+
+
+def _node(varz: object) -> _Node:
+    if not isinstance(varz, dict) or not isinstance(varz.get("server_name"), str):
+        raise ValueError("it is no NATS server")
+    jetstream = _part(varz, "jetstream")
+    size = _part(jetstream, "meta").get("cluster_size", 1)
+    return _Node(
+        varz["server_name"],
+        _part(jetstream, "config").get("sync_always") is True,
+        size if isinstance(size, int) else 1,
+    )
+
+
+def _part(table: Mapping[str, object], name: str) -> Mapping[str, object]:
+    part = table.get(name)
+    return part if isinstance(part, dict) else {}
