@@ -41,6 +41,10 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_default() -> Non
         ("BODY_BYTES", "1"),
         ("WEBSOCKET_MESSAGE_BYTES", "65536"),
         ("WEBSOCKET_FRAMES", "257"),
+        ("STORE", "http://127.0.0.1:4222"),
+        ("STORE", "nats://"),
+        ("NATS_REPLICAS", "2"),
+        ("NATS_MONITOR", "127.0.0.1:8222"),
     ],
 )
 def test_nonsense_is_refused_and_named(variable: str, value: str) -> None:
@@ -96,3 +100,26 @@ def test_every_limit_is_described() -> None:
     for row in LIMITS:
         flag = "--" + row.name.replace("_", "-")
         assert f"| `{flag}` | `{row.variable}` | {row.default} | {row.help} |" in page
+
+
+def test_nats_is_a_store_with_its_own_settings() -> None:
+    flags = {"store": "nats://a:4222, tls://b:4222", "nats_creds": "creds", "nats_monitor": "http://a:8222,http://b"}
+    nats = load_config(flags, {"NATS_REPLICAS": "5"}).nats
+
+    assert nats.urls == ("nats://a:4222", "tls://b:4222")
+    assert (nats.replicas, nats.credentials, nats.unsafe_durability) == (5, Path("creds"), False)
+    assert nats.monitors == ("http://a:8222", "http://b")
+    assert load_config({}, {}).nats.urls == ()
+
+
+def test_a_password_in_the_address_of_nats_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigInvalid) as refused:
+        load_config({"store": "nats://me:hunter2@a:4222"}, {})
+
+    assert "hunter2" not in str(refused.value)
+    assert "--nats-creds" in str(refused.value.hint)
+
+
+def test_the_mark_of_the_embedded_store_is_refused_with_nats() -> None:
+    with pytest.raises(ConfigInvalid, match="--paranoid-durability"):
+        load_config({"store": "nats://a:4222", "paranoid_durability": "on"}, {})

@@ -29,7 +29,7 @@ from aimessage.relay.tls import Tls, load_tls
 __all__ = ["main"]
 
 _WILDCARDS = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104  # compared with, not bound to
-_REPEATABLE = frozenset({"public_host", "trusted_proxy"})
+_REPEATABLE = frozenset({"public_host", "trusted_proxy", "nats_monitor"})
 _CommandT = TypeVar("_CommandT", bound=Callable[..., object])
 
 
@@ -89,6 +89,11 @@ def _show(flags: dict[str, str | None]) -> None:
                 "tls_cert": str(config.tls_cert) if config.tls_cert else None,
                 "tls_key": str(config.tls_key) if config.tls_key else None,
                 "trusted_proxy": [str(network) for network in config.trusted_proxies],
+                "replicas": config.nats.replicas,
+                "nats_creds": str(config.nats.credentials) if config.nats.credentials else None,
+                "nats_ca": str(config.nats.certificate_authority) if config.nats.certificate_authority else None,
+                "nats_monitor": list(config.nats.monitors),
+                "unsafe_durability": config.nats.unsafe_durability,
                 **asdict(config.limits),
                 "connections": config.limits.connection_bound(),
                 "connections_automatic": config.limits.connections is None,
@@ -169,7 +174,7 @@ def _reload(tls: Tls | None) -> None:
 def _banner(config: RelayConfig, port: int) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
     url = f"{'wss' if config.tls_cert else 'ws'}://{host}:{port}"
-    store = "memory" if config.store == "memory" else f"{config.store} in {config.db_path}"
+    store = config.store if config.store == "memory" or config.nats.urls else f"{config.store} in {config.db_path}"
     if config.log_format == "json":
         click.echo(json.dumps({"event": "listening", "level": "info", "url": url, "store": store}))
     else:

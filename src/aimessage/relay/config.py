@@ -7,13 +7,26 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from aimessage.errors import ConfigInvalid
 from aimessage.relay.limits import LIMITS, RANGES, RelayLimits
 from aimessage.relay.log import LEVELS
 from aimessage.stores.ports import Quotas
 
-__all__ = ["SETTINGS", "RelayConfig", "Setting", "defaults_file", "load_config", "plain_host"]
+__all__ = ["SETTINGS", "NatsSettings", "RelayConfig", "Setting", "defaults_file", "load_config", "plain_host"]
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    """How a relay with --store nats://… reaches NATS; no *urls* with any other store."""
+
+    urls: tuple[str, ...]
+    replicas: int
+    credentials: Path | None
+    certificate_authority: Path | None
+    monitors: tuple[str, ...]
+    unsafe_durability: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class RelayConfig:
     tls_key: Path | None
     limits: RelayLimits
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    nats: NatsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,30 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _store(raw: str) -> str:
+    if raw in ("rocksdb", "memory"):
+        return raw
+    parts = [urlsplit(part.strip()) for part in raw.split(",")]
+    if not all(part.scheme in _NATS and part.hostname and part.port != 0 for part in parts):
+        raise ValueError
+    if any("@" in part.netloc for part in parts):  # where every user of the machine can read it
+        raise ConfigInvalid("an address of NATS holds no name or password", hint="put them into a file: --nats-creds")
+    return raw
+
+
+def _monitors(raw: str) -> tuple[str, ...]:
+    urls = tuple(part.strip() for part in raw.split(",") if part.strip())
+    if not all(urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname for url in urls):
+        raise ValueError
+    return urls
+
+
+def _replicas(raw: str) -> int:
+    if (count := int(raw)) not in (1, 3, 5):
+        raise ValueError
+    return count
+
+
 def _text(raw: str) -> str:
     if not raw.strip():
         raise ValueError
@@ -148,6 +186,7 @@ def _whole_or_auto(raw: str) -> int | None:
 
 REGISTRATIONS = ("open", "invite", "closed")
 _FILE_BYTES = 64 << 10
+_NATS = frozenset({"nats", "tls", "ws", "wss"})
 _T = TypeVar("_T")
 _DEFAULT = Quotas()
 
@@ -170,7 +209,7 @@ SETTINGS = (
     Setting("host", "HOST_ADDRESS", "127.0.0.1", _text, "address to listen on"),
     Setting("port", "PORT", "8080", _port, "port to listen on; 0 takes a free one"),
     Setting("db_path", "DB_PATH", "./data", _text, "directory of the durable store"),
-    Setting("store", "STORE", "rocksdb", _one_of("rocksdb", "memory"), "rocksdb or memory"),
+    Setting("store", "STORE", "rocksdb", _store, "rocksdb, memory, or nats://HOST:PORT[,…]"),
     Setting("log_format", "LOG_FORMAT", "console", _one_of("console", "json"), "console or json"),
     Setting(
         "registration", "REGISTRATION", "open", _one_of(*REGISTRATIONS), "who may register: open, invite or closed"
@@ -197,6 +236,18 @@ SETTINGS = (
     Setting("tls_key", "TLS_KEY", "", _path, "PEM file with the certificate's key"),
     Setting("config", "AIMESSAGE_SERVER_CONFIG", "", _path, "TOML file with any of these settings"),
     Setting("trusted_proxy", "TRUSTED_PROXY", "", _networks, "proxy whose X-Forwarded-For is believed; repeatable"),
+    Setting("replicas", "NATS_REPLICAS", "3", _replicas, "copies of each stream in NATS: 1, 3 or 5"),
+    Setting("nats_creds", "NATS_CREDS", "", _path, "file with credentials for NATS: .creds, nkey, token, or user"),
+    Setting("nats_ca", "NATS_CA", "", _path, "PEM file of the authorities that certify NATS; asks for TLS"),
+    Setting("nats_monitor", "NATS_MONITOR", "", _monitors, "monitoring address of a node of NATS; repeatable"),
+    Setting(
+        "unsafe_durability",
+        "UNSAFE_DURABILITY",
+        "off",
+        _switch,
+        "start though it is not confirmed that NATS syncs what it acknowledges",
+        is_switch=True,
+    ),
     *(Setting(row.name, row.variable, row.default, _LIMIT_PARSERS[row.name], row.help) for row in LIMITS),
 )
 """Every setting. 0 switches a rate or a quota off."""
@@ -209,9 +260,10 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
     """
     file = _file(flags, environ)
     values = {setting.name: _value(setting, flags.get(setting.name), environ, file) for setting in SETTINGS}
-    if values["paranoid_durability"] and values["store"] == "memory":
+    if values["paranoid_durability"] and values["store"] != "rocksdb":
         raise ConfigInvalid(
-            "--paranoid-durability needs a store on disk", hint="leave it out, or run with --store rocksdb"
+            "--paranoid-durability needs a store of the relay's own on disk",
+            hint="leave it out, or run with --store rocksdb",
         )
     return RelayConfig(
         host=str(values["host"]),
@@ -235,6 +287,19 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
         tls_key=_as(Path, values["tls_key"]) if values["tls_key"] else None,
         limits=RelayLimits(**{row.name: values[row.name] for row in LIMITS}),  # type: ignore[arg-type]  # as parsed
         trusted_proxies=_as(tuple, values["trusted_proxy"]),
+        nats=_nats(values),
+    )
+
+
+def _nats(values: Mapping[str, object]) -> NatsSettings:
+    store, credentials, authority = str(values["store"]), values["nats_creds"], values["nats_ca"]
+    return NatsSettings(
+        urls=tuple(part.strip() for part in store.split(",")) if "://" in store else (),
+        replicas=_as(int, values["replicas"]),
+        credentials=_as(Path, credentials) if credentials else None,
+        certificate_authority=_as(Path, authority) if authority else None,
+        monitors=_as(tuple, values["nats_monitor"]),
+        unsafe_durability=_as(bool, values["unsafe_durability"]),
     )
 
 

@@ -291,7 +291,7 @@ class Connection:
         self._outflow = Outflow(
             owner, answer.subscription, self._desk.mailboxes, self._desk.clock, self._deliver, self._is_writable
         )
-        self._desk.hub.receive(owner, self)
+        self._desk.hub.receive(owner, self, answer.subscription)
         self.push([answer])
         self._outflow_task = tasks.create_task(self._outflow.run())
 

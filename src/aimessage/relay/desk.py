@@ -1,6 +1,6 @@
 """What every connection shares: the relay's services behind one counter, and each request's way to its service."""
 
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from datetime import timedelta
 from math import ceil
 from typing import Protocol, assert_never
@@ -8,7 +8,7 @@ from typing import Protocol, assert_never
 from aimessage import __version__
 from aimessage.clock import Clock, milliseconds
 from aimessage.crypto.random import Entropy
-from aimessage.errors import Blocked, RateLimited, Unsupported
+from aimessage.errors import Blocked, RateLimited, Temporary, Unsupported
 from aimessage.relay.auth import Authenticator, Challenge
 from aimessage.relay.config import RelayConfig
 from aimessage.relay.delivery import Delivery
@@ -183,6 +183,20 @@ class Desk:
         """Return whether *subscription* is the mailbox's newest, on any relay."""
         current = await self._store.subscriptions.current(owner)
         return current is not None and current.number == subscription
+
+    def subscribed_elsewhere(self, owners: Collection[Username]) -> None:
+        """*owners* may have a newer subscription on another relay: look, and close the older one here."""
+        for owner in owners:
+            if self.hub.subscription(owner) is not None:
+                self.own(self._yield_to_newer(owner))
+
+    async def _yield_to_newer(self, owner: Username) -> None:
+        try:
+            current = await self._store.subscriptions.current(owner)
+        except Temporary:  # the store tells again
+            return
+        if current is not None:
+            self.hub.supersede(owner, current.number)
 
     async def request(self, owner: Username, event: ClientFrame | UnknownFrame | LinkFailed) -> RelayFrame:
         """Return the answer to one request. Raises AimessageError: the request is refused with its code."""

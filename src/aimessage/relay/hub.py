@@ -9,6 +9,9 @@ from aimessage.wire.frames import RelayFrame
 __all__ = ["Hub", "Neighbour"]
 
 
+_SUPERSEDED = "another machine of this identity receives now"
+
+
 class Neighbour(Protocol):
     """What one link lets the others do to it."""
 
@@ -31,6 +34,7 @@ class Hub:
     def __init__(self) -> None:
         self._links: dict[Username, set[Neighbour]] = {}
         self._receivers: dict[Username, Neighbour] = {}
+        self._subscriptions: dict[Username, int] = {}
 
     def join(self, owner: Username, link: Neighbour) -> None:
         """*link* has logged in."""
@@ -43,14 +47,23 @@ class Hub:
         if not links:
             self._links.pop(owner, None)
         if self._receivers.get(owner) is link:
-            del self._receivers[owner]
+            del self._receivers[owner], self._subscriptions[owner]
 
-    def receive(self, owner: Username, link: Neighbour) -> None:
+    def receive(self, owner: Username, link: Neighbour, subscription: int) -> None:
         """*link* has the newest subscription; an older one is told so and closed."""
         older = self._receivers.get(owner)
-        self._receivers[owner] = link
+        self._receivers[owner], self._subscriptions[owner] = link, subscription
         if older is not None and older is not link:
-            older.say_bye("superseded", "another machine of this identity receives now")
+            older.say_bye("superseded", _SUPERSEDED)
+
+    def subscription(self, owner: Username) -> int | None:
+        """Return the subscription of the link that receives for *owner* here, if one does."""
+        return self._subscriptions.get(owner)
+
+    def supersede(self, owner: Username, subscription: int) -> None:
+        """*subscription* is the newest, on whichever relay; an older one here is told so and closed."""
+        if self._subscriptions.get(owner, subscription) < subscription:
+            self._receivers[owner].say_bye("superseded", _SUPERSEDED)
 
     def receives(self, owner: Username, link: Neighbour) -> bool:
         """Return whether *link* is the one that receives for *owner* here."""

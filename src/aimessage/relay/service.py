@@ -58,6 +58,7 @@ class Service:
         self.metrics = Metrics()
         store.observe_commits(self.metrics.committed)
         self.desk = Desk(config, store, clock, entropy, self)
+        store.observe_changes(self.desk.hub.wake, self.desk.subscribed_elsewhere)
         self.port = 0
         self.tls: Tls | None = None
 

@@ -2,23 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
+from aimessage.errors import ConfigInvalid
 from aimessage.relay.config import RelayConfig
 from aimessage.stores.ports import Findings, Store
 
 __all__ = ["copy_snapshot", "open_store", "restore_backup", "stopped_snapshot", "verify_directory"]
 
-# RocksDB is imported where it is used: a memory relay needs none.
+# RocksDB and NATS are imported where they are used: a memory relay needs neither.
 
 
 async def open_store(config: RelayConfig, *, entropy: Entropy, clock: Clock) -> Store:
     """Return the store that *config* names, open.
 
-    Raises StoreDamaged, RelayUnavailable: it cannot be opened, or another process holds it.
+    Raises StoreDamaged, RelayUnavailable: it cannot be opened, or another process holds it. Raises ConfigInvalid: it is
+    not as it has to be, or what it needs is not installed.
     """
+    if config.nats.urls:
+        return await _open_nats(config, entropy=entropy, clock=clock)
     if config.store == "memory":
         from aimessage.stores.memory import open_memory_store
 
@@ -27,6 +32,22 @@ async def open_store(config: RelayConfig, *, entropy: Entropy, clock: Clock) -> 
 
     return await open_rocksdb_store(
         config.db_path, quotas=config.quotas, entropy=entropy, clock=clock, paranoid=config.paranoid_durability
+    )
+
+
+async def _open_nats(config: RelayConfig, *, entropy: Entropy, clock: Clock) -> Store:
+    if find_spec("nats") is None:
+        raise ConfigInvalid("the package nats-py is not installed", hint="pip install 'aimessage[nats]'")
+    from aimessage.stores.jetstream import Access, open_jetstream_store
+
+    settings = config.nats
+    return await open_jetstream_store(
+        Access(settings.urls, settings.credentials, settings.certificate_authority, settings.monitors),
+        quotas=config.quotas,
+        replicas=settings.replicas,
+        unsafe_durability=settings.unsafe_durability,
+        entropy=entropy,
+        clock=clock,
     )
 
 

@@ -14,6 +14,7 @@ from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
     CaughtUp,
+    Changed,
     Directory,
     Invite,
     Invites,
@@ -314,6 +315,9 @@ class MemoryStore:
 
     def observe_commits(self, tell: Callable[[float], None]) -> None:
         """Do nothing: there are no commits."""
+
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """Do nothing: there is no other relay."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:
         """Raise Unsupported: there are no files."""

@@ -5,7 +5,7 @@ returns after a change returns when the change is on disk (for stores that have 
 message: what is kept is sealed.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -15,8 +15,8 @@ from typing import Protocol
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
-    "Budgets", "CaughtUp", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Pairs", "Posting", "Presence",
-    "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored",
+    "Budgets", "CaughtUp", "Changed", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Pairs", "Posting",
+    "Presence", "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store", "Stored",
     "Subscription", "Subscriptions",
 ]  # fmt: skip
 
@@ -311,6 +311,10 @@ class Findings:
     damages: tuple[str, ...] = ()
 
 
+Changed = Callable[[Collection[Username]], None]
+"""Takes the names of those for whom something is new."""
+
+
 class Store(Protocol):
     """All ports of one store, and its life."""
 
@@ -335,6 +339,13 @@ class Store(Protocol):
 
     def observe_commits(self, tell: Callable[[float], None]) -> None:
         """From now on *tell*, from any thread, how many seconds each commit took, sync included."""
+        ...
+
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """From now on tell whose mailbox, and whose subscription, another relay may have changed.
+
+        Of whoever is present here; a hint, which may come too often, late, and at the latest after 30 seconds.
+        """
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from aimessage.stores.jetstream.accounts import JetStreamStandings, JetStreamSta
 from aimessage.stores.jetstream.bus import Bus
 from aimessage.stores.jetstream.directory import JetStreamDirectory, JetStreamPairs
 from aimessage.stores.jetstream.durability import require_durability
+from aimessage.stores.jetstream.invites import JetStreamInvites
 from aimessage.stores.jetstream.layout import BUDGETS, HERE, PARTITIONS, RECORDS, record
 from aimessage.stores.jetstream.mailboxes import JetStreamMailboxes
 from aimessage.stores.jetstream.records import Change, Records
@@ -24,7 +25,9 @@ from aimessage.stores.jetstream.streams import ensure_streams, stream_names
 from aimessage.stores.jetstream.wakes import Wakes
 from aimessage.stores.ports import (
     Budgets,
+    Changed,
     Directory,
+    Invites,
     Mailboxes,
     Pairs,
     Presence,
@@ -66,18 +69,20 @@ class JetStreamStore:
         self, bus: Bus, quotas: Quotas, relay_id: RelayId, partitions: int, clock: Clock, entropy: Entropy
     ) -> None:
         node = entropy(8).hex()
-        self._bus = bus
+        self.bus = bus
         self._relay_id = relay_id
         self._partitions = partitions
         self._wakes = Wakes(bus, node)
         records = Records(bus)
         pairs = JetStreamPairs(bus, entropy)
         presence = _Arrivals(bus, node, clock, self._wakes)
-        self._mailboxes = JetStreamMailboxes(bus, quotas, partitions, clock, self._wakes.tell)
+        self._mailboxes = JetStreamMailboxes(bus, quotas, partitions, clock, self._wakes.tell_mail)
         self.mailboxes: Mailboxes = self._mailboxes
         self.pairs: Pairs = pairs
-        self.directory: Directory = JetStreamDirectory(records, pairs, clock)
-        self.subscriptions: Subscriptions = JetStreamSubscriptions(records, self._wakes.tell)
+        directory = JetStreamDirectory(records, pairs, clock)
+        self.directory: Directory = directory
+        self.invites: Invites = JetStreamInvites(records, directory)
+        self.subscriptions: Subscriptions = JetStreamSubscriptions(records, self._wakes.tell_subscriptions)
         self.states: States = JetStreamStates(records)
         self.standings: Standings = JetStreamStandings(records)
         self.presence: Presence = presence
@@ -93,7 +98,7 @@ class JetStreamStore:
     async def check_writable(self) -> Refusal | None:
         """Return why the store cannot take writes now, or None: each stream on disk has a leader."""
         try:
-            infos = await asyncio.gather(*map(self._bus.info, stream_names(self._partitions)))
+            infos = await asyncio.gather(*map(self.bus.info, stream_names(self._partitions)))
         except RelayUnavailable as error:
             return Refusal("relay_unavailable", error.message, 2.0)
         for info in infos:
@@ -106,9 +111,13 @@ class JetStreamStore:
         """From now on *tell* how many seconds each append took, until the last of its streams had confirmed it."""
         self._mailboxes.on_commit = tell
 
-    def observe_changes(self, tell: Callable[[Collection[Username]], None]) -> None:
-        """From now on *tell* whose mailbox or subscription may have been changed by another relay."""
-        self._wakes.hear = tell
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """From now on tell whose mailbox, and whose subscription, another relay may have changed."""
+        self._wakes.hear_mail, self._wakes.hear_subscriptions = mail, subscriptions
+
+    async def settled(self) -> None:
+        """Return when NATS has taken all that was said to it until now. Raises RelayUnavailable."""
+        await self.bus.settle()
 
     def snapshot(self) -> AbstractAsyncContextManager[Path]:
         """Raise Unsupported: the files are those of NATS."""
@@ -121,7 +130,7 @@ class JetStreamStore:
         await asyncio.gather(*self._beside, return_exceptions=True)
         try:
             async with asyncio.timeout(5.0):
-                await self._bus.client.close()
+                await self.bus.client.close()
         except (TimeoutError, nats.errors.Error, OSError):
             return
 

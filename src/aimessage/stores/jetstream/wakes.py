@@ -1,12 +1,12 @@
 """Hints among the relays over core NATS: there is something new for somebody who has a link to you."""
 
 import asyncio
-from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import nats.errors
 
 from aimessage.stores.jetstream.bus import Bus
+from aimessage.stores.ports import Changed
 from aimessage.types import Username
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Wakes"]
 
 _START = "aimessage-wake."
+_MAIL = b"m"
+_SUBSCRIPTION = b"s"
 _SWEEP_SECONDS = 30.0
 _SWEEP_SLICES = 30
 
@@ -28,14 +30,22 @@ class Wakes:
         self._node = node.encode()
         self._followed: dict[Username, Subscription | None] = {}
         self._links: dict[Username, int] = {}
-        self._outgoing: set[Username] = set()
+        self._outgoing: set[tuple[Username, bytes]] = set()
         self._something = asyncio.Event()
-        self.hear: Callable[[Collection[Username]], None] = lambda owners: None
+        self.hear_mail: Changed = lambda owners: None
+        self.hear_subscriptions: Changed = lambda owners: None
 
-    def tell(self, owners: set[Username]) -> None:
-        """There is something new for *owners*."""
+    def tell_mail(self, owners: set[Username]) -> None:
+        """There is new mail for *owners*."""
+        self._tell(owners, _MAIL)
+
+    def tell_subscriptions(self, owners: set[Username]) -> None:
+        """There is a new subscription of *owners*."""
+        self._tell(owners, _SUBSCRIPTION)
+
+    def _tell(self, owners: set[Username], what: bytes) -> None:
         if owners:
-            self._outgoing |= owners
+            self._outgoing |= {(owner, what) for owner in owners}
             self._something.set()
 
     async def follow(self, owner: Username) -> None:
@@ -67,10 +77,10 @@ class Wakes:
         while True:
             await self._something.wait()
             self._something.clear()
-            owners, self._outgoing = self._outgoing, set()
+            outgoing, self._outgoing = self._outgoing, set()
             try:
-                for owner in owners:
-                    await self._bus.client.publish(_START + owner, self._node)
+                for owner, what in outgoing:
+                    await self._bus.client.publish(_START + owner, what + self._node)
             except (nats.errors.Error, OSError):
                 await asyncio.sleep(1.0)  # the sweep makes up for it
 
@@ -81,8 +91,11 @@ class Wakes:
             slices = [followed[at::_SWEEP_SLICES] for at in range(_SWEEP_SLICES)]
             for part in slices:
                 await asyncio.sleep(_SWEEP_SECONDS / _SWEEP_SLICES)
-                self.hear(part)
+                self.hear_mail(part)
+                self.hear_subscriptions(part)
 
     async def _heard(self, message: "Msg") -> None:
-        if message.data != self._node:
-            self.hear([Username(message.subject.removeprefix(_START))])
+        what, node = message.data[:1], message.data[1:]
+        if node != self._node:
+            hear = self.hear_subscriptions if what == _SUBSCRIPTION else self.hear_mail
+            hear([Username(message.subject.removeprefix(_START))])

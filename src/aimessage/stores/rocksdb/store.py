@@ -13,6 +13,7 @@ from aimessage.octets import u16
 from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
+    Changed,
     Directory,
     Invites,
     Mailboxes,
@@ -75,6 +76,9 @@ class RocksStore:
     def observe_commits(self, tell: Callable[[float], None]) -> None:
         """From now on *tell*, in the writer thread, how many seconds each commit took, sync included."""
         self._writer.on_commit = tell
+
+    def observe_changes(self, mail: Changed, subscriptions: Changed) -> None:
+        """Do nothing: there is no other relay."""
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Path]:
