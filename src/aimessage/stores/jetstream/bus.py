@@ -26,7 +26,8 @@ Reply = Mapping[str, object]
 
 BATCH_MESSAGES = 500
 """The most messages of one atomic batch; the server allows 1 000."""
-_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0  # to a question
+_WRITTEN_SECONDS = 2.0  # to a write, which is tried again
 _CONFLICTS = frozenset({10071, 10164})  # wrong last sequence, of the stream or of a subject
 _ABSENT = frozenset({10037, 10043, 10057})  # no message found: to get, to delete
 _LISTED = 100_000  # subjects in one page of a stream's
@@ -72,11 +73,12 @@ class Bus:
         self.client = client
 
     async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> "Msg":
-        """Return the answer to one request. Raises RelayUnavailable."""
+        """Return the answer to one request; one with *headers* is a write. Raises RelayUnavailable."""
         self._require_link()
+        seconds = _ANSWER_SECONDS if headers is None else _WRITTEN_SECONDS
         try:
             return await self.client.request(
-                subject, payload, timeout=_ANSWER_SECONDS, headers=dict(headers) if headers else None
+                subject, payload, timeout=seconds, headers=dict(headers) if headers else None
             )
         except (nats.errors.Error, OSError) as error:
             raise _unavailable(error) from None

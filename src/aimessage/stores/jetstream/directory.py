@@ -61,14 +61,19 @@ class JetStreamDirectory:
 
     async def register(self, account: Registered) -> Registered:
         """Claim a username and return what stands there now: *account*, or whoever was first. Atomic."""
-        subject = record("account", account.username)
         for _ in range(_TRIES):
-            if await self._records.put([Change(subject, _dump(account), 0)]):
-                self._listed_at = None
+            if await self.claim(account):
                 return account
             if (standing := await self.find(account.username)) is not None:
                 return standing
         raise contended()
+
+    async def claim(self, account: Registered, *together: Change) -> bool:
+        """Claim a free username, with other changes or not at all; return whether it was. Raises RelayUnavailable."""
+        claimed = await self._records.put([*together, Change(record("account", account.username), _dump(account), 0)])
+        if claimed:
+            self._listed_at = None
+        return claimed
 
     async def find(self, username: Username) -> Registered | None:
         """Return the account of this name, if there is one. Raises StoreDamaged, RelayUnavailable."""

@@ -17,6 +17,7 @@ from aimessage.stores.jetstream.bus import Bus
 from aimessage.stores.jetstream.contents import JetStreamContents
 from aimessage.stores.jetstream.directory import JetStreamDirectory, JetStreamPairs
 from aimessage.stores.jetstream.durability import require_durability
+from aimessage.stores.jetstream.invites import JetStreamInvites
 from aimessage.stores.jetstream.layout import BUDGETS, HERE, PARTITIONS, RECORDS, record
 from aimessage.stores.jetstream.mailboxes import JetStreamMailboxes
 from aimessage.stores.jetstream.records import Change, Records
@@ -28,6 +29,7 @@ from aimessage.stores.ports import (
     Changed,
     Contents,
     Directory,
+    Invites,
     Mailboxes,
     Pairs,
     Presence,
@@ -79,7 +81,9 @@ class JetStreamStore:
         self._mailboxes = JetStreamMailboxes(bus, quotas, partitions, clock, self._wakes.tell_mail)
         self.mailboxes: Mailboxes = self._mailboxes
         self.pairs: Pairs = pairs
-        self.directory: Directory = JetStreamDirectory(records, pairs, clock)
+        directory = JetStreamDirectory(records, pairs, clock)
+        self.directory: Directory = directory
+        self.invites: Invites = JetStreamInvites(records, directory)
         self.subscriptions: Subscriptions = JetStreamSubscriptions(records, self._wakes.tell_subscriptions)
         self.states: States = JetStreamStates(records)
         self.standings: Standings = JetStreamStandings(records)
