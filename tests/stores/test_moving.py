@@ -11,7 +11,7 @@ from aimessage.errors import ConfigInvalid, StoreDamaged
 from aimessage.stores.jetstream import Access, open_jetstream_store
 from aimessage.stores.memory import open_memory_store
 from aimessage.stores.moving import Holdings, holdings_of, move
-from aimessage.stores.ports import Quotas, Refusal, Standing, Store, Subscription
+from aimessage.stores.ports import Invite, Quotas, Refusal, Standing, Store, Subscription
 from aimessage.stores.rocksdb import open_rocksdb_store
 from aimessage.types import Username, VaultId
 from support.nats import NatsServer
@@ -44,6 +44,9 @@ async def opened(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         yield one
 
 
+INVITE = Invite(b"d" * 32, "for the new ones", NOW, 0, 5, used=2)
+
+
 async def filled(store: Store) -> Store:
     """Give *store* three hundred accounts, and alice some of everything."""
     for value in range(300):
@@ -58,6 +61,8 @@ async def filled(store: Store) -> Store:
         await store.subscriptions.activate(ALICE, vault_id, generation)
     await store.states.put(ALICE, 2, b"state")
     await store.standings.set(BOB, Standing.BANNED)
+    await store.invites.add(INVITE, now_ms=NOW)
+    await store.invites.add(replace(INVITE, digest=bytes(32), expires_at=NOW - 1), now_ms=NOW)
     return store
 
 
@@ -84,6 +89,7 @@ async def test_everything_is_in_the_new_store(opened: Open, origin: str, end: st
     assert await target.directory.find(ALICE) == await source.directory.find(ALICE)
     assert await target.states.get(ALICE) == (2, b"state")
     assert await target.standings.all() == {BOB: Standing.BANNED}
+    assert await target.invites.all() == [INVITE]
     newest = await target.subscriptions.current(ALICE)
     assert isinstance(newest, Subscription)
     assert (newest.vault_id, newest.generation) == (VAULT, 9)

@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass, replace
 import msgspec
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
-from aimessage.stores.ports import CaughtUp, Posting, Refusal, Registered, Store, Stored
+from aimessage.stores.invitations import is_over
+from aimessage.stores.ports import CaughtUp, Invite, Posting, Refusal, Registered, Store, Stored
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = ["Holdings", "holdings_of", "move"]
@@ -46,6 +47,7 @@ async def move(source: Store, target: Store, *, successor: str, now_ms: int, tel
     await _adopt(source, target)
     tell("copying accounts and mail")
     await _each(source, lambda name: _copy(source, target, name, now_ms))
+    await _copy_invites(source, target, now_ms)
     await source.contents.retire(successor)
     tell("the old store is retired; copying one-time pairs")
     await _each(source, lambda name: _copy_pairs(source, target, name))
@@ -63,6 +65,7 @@ async def move(source: Store, target: Store, *, successor: str, now_ms: int, tel
 async def holdings_of(store: Store, *, now_ms: int) -> Holdings:
     """Read all of *store*; mail that ends within an hour of *now_ms* is left out."""
     whole, messages, pairs, accounts = hashlib.sha256(), 0, 0, 0
+    whole.update(_encode([astuple(each) for each in await _invites(store, now_ms)]))
     async for names in _pages(store):
         for digest, mail, stocked in await asyncio.gather(*(_digest(store, name, now_ms) for name in names)):
             whole.update(digest)
@@ -113,6 +116,22 @@ async def _copy(source: Store, target: Store, name: Username, now_ms: int) -> No
     await target.standings.set(name, await source.standings.of(name))
     await _copy_generations(source, target, name)
     await _copy_mail(source, target, name, now_ms)
+
+
+async def _invites(store: Store, now_ms: int) -> list[Invite]:
+    """Return the invitations that are good for longer than a comparison takes."""
+    return [each for each in await store.invites.all() if not is_over(each, now_ms + _SETTLED_MS)]
+
+
+async def _copy_invites(source: Store, target: Store, now_ms: int) -> None:
+    """Let every invitation be good for as many registrations as it still was; one that has gone goes."""
+    ours, theirs = await _invites(source, now_ms), await target.invites.all()
+    for each in theirs:
+        if each not in ours:
+            await target.invites.revoke(each.digest)
+    for each in ours:
+        if each not in theirs and (refused := await target.invites.add(each, now_ms=now_ms)) is not None:
+            raise RelayUnavailable(f"the store to move to refused an invitation: {refused.message}")
 
 
 async def _copy_account(account: Registered, target: Store) -> None:
