@@ -77,24 +77,24 @@ async def _register(settings: Settings, name: Username, invite: str, policy: Pol
     try:
         profile = _profile(settings, name, server, welcome)
         make_directory(profile.directory)
-        here = _pending(profile, settings)
-        with here.vault.transaction() as vault:
-            save_policy(vault, policy)  # before anybody can write to us
-            vault.bump("state_changes")
         try:
-            proved = await link.prove(_registration(here, welcome, invite))
+            with contextlib.closing(_pending(profile, settings)) as here:
+                with here.vault.transaction() as vault:
+                    save_policy(vault, policy)  # before anybody can write to us
+                    vault.bump("state_changes")
+                proved = await link.prove(_registration(here, welcome, invite))
+                # From here the name is ours: the profile makes it so on this machine too.
+                save_profile(profile)
+                mark_published(here)
+                with contextlib.suppress(
+                    Temporary
+                ):  # the next listen fills the stock; till then the last resort serves
+                    await stock_pairs(here, link, PAIRS_PER_STOCK)
+                    # A container that starts from the token alone must find the gate as it was set here.
+                    await store_state(here, Live(link, proved, relay_clock(welcome)))
         except UsernameTaken:  # by another key: this token owns nothing
-            here.close()
             _forget(profile)
             raise
-        # From here the name is ours: the profile makes it so on this machine too.
-        save_profile(profile)
-        mark_published(here)
-        with contextlib.suppress(Temporary):  # the next listen fills the stock; till then the last-resort key serves
-            await stock_pairs(here, link, PAIRS_PER_STOCK)
-            # A container that starts from the token alone must find the gate as it was set here.
-            await store_state(here, Live(link, proved, relay_clock(welcome)))
-        here.close()
         return replace(profile, is_new=True)
     finally:
         link.close()
