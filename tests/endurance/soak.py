@@ -2,7 +2,7 @@
 
     python tests/endurance/soak.py [--minutes 15] [--per-minute 1000] [--stores memory,rocksdb] [--seed 1]
 
-Each visit logs in, subscribes, takes and acknowledges what waits, posts one message to somebody else, and leaves: two
+Each visit logs in, subscribes, takes and acknowledges what waits, posts one message to one of its eight correspondents, and leaves: two
 of three with a close frame, one without a word. One relay runs for each store. The slopes leave the first third out as
 warm-up. The bar on memory is judged on the relay that keeps mail in memory: RocksDB fills its table in memory (64 MiB)
 before it first writes it down, as its log does on the disk, so there the growth of the log is printed beside it.
@@ -167,6 +167,11 @@ async def soak(directory: Path, store: str, *, minutes: float, per_minute: float
     return found
 
 
+def _correspondents(visitors: list["_Visitor"], number: int) -> list["_Visitor"]:
+    """Whom a visitor writes to: agents have few correspondents, and a relay remembers who has written to whom."""
+    return [visitors[(number + distance) % len(visitors)] for distance in range(1, 9)]
+
+
 async def _visit_on_time(
     url: str, visitors: list[_Visitor], found: Soak, random: Random, seconds: float, every: float
 ) -> None:
@@ -183,7 +188,7 @@ async def _visit_on_time(
         for number in range(int(seconds / every)):
             await asyncio.sleep(max(0.0, started + number * every - time.monotonic()))
             await room.acquire()
-            visitor, to = visitors[number % len(visitors)], random.choice(visitors).name
+            visitor, to = visitors[number % len(visitors)], random.choice(_correspondents(visitors, number)).name
             tasks.create_task(one(visitor, to))
 
 

@@ -278,22 +278,24 @@ class FairWindow:
 class Acquaintances:
     """Whom an identity has been told about: writing to them, or looking them up, tells it nothing new.
 
-    The pair that was not met for longest is forgotten first.
+    Of each pair only its hash is kept, by the interpreter's own key, in two generations of half the bound: what is in
+    neither has not been met for longest.
     """
 
     def __init__(self) -> None:
-        self._met: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._new: set[int] = set()
+        self._old: set[int] = set()
 
     def meet(self, who: str, whom: str) -> None:
         """*who* knows now that there is *whom*."""
-        self._met[who, whom] = None
-        self._met.move_to_end((who, whom))
-        if len(self._met) > BOUNDS.acquaintances:
-            self._met.popitem(last=False)
+        self._new.add(hash((who, whom)))
+        if len(self._new) > BOUNDS.acquaintances // 2:
+            self._old, self._new = self._new, set()
 
     def knows(self, who: str, whom: str) -> bool:
         """Return whether *who* knew that."""
-        return (who, whom) in self._met
+        pair = hash((who, whom))
+        return pair in self._new or pair in self._old
 
 
 class Gate:
