@@ -192,6 +192,14 @@ async def test_control_mail_evicts_its_oldest_and_touches_no_message(open_store:
     assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(1), number(3), number(4)]
 
 
+async def test_control_mail_of_two_senders_under_one_id_counts_twice(open_store: OpenStore) -> None:
+    store = await open_store(controls=2)
+
+    await store.mailboxes.append([post(1, control=True, sender=name(value)) for value in (1, 2, 3)])
+
+    assert [entry.sender for entry in await contents(store.mailboxes)] == [name(2), name(3)]
+
+
 async def test_a_quota_of_zero_is_no_bound(open_store: OpenStore) -> None:
     store = await open_store(messages=0, bytes=0, controls=0, message_ttl_ms=0)
 

@@ -1,4 +1,7 @@
-"""Random histories of both stores against a plain dictionary; RocksDB is closed and reopened at random."""
+"""Random histories of each store against a plain dictionary; it is closed and opened again at random.
+
+On JetStream two relays take turns, and in some histories the server is killed and started again.
+"""
 
 import asyncio
 import tempfile
@@ -8,12 +11,14 @@ from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from aimessage.stores.jetstream import Access, open_jetstream_store
 from aimessage.stores.memory import open_memory_store
 from aimessage.stores.ports import Quotas, Receipt, Store, Stored
 from aimessage.stores.rocksdb import open_rocksdb_store
 from aimessage.types import Position
+from support.nats import NatsServer
 from support.stores import NOW, ManualClock, contents, name, number, post
 
 T = TypeVar("T")
@@ -102,6 +107,51 @@ class _RocksMachine(_Machine):
         self.directory.cleanup()
 
 
+class _JetStreamMachine(_Machine):
+    """Two relays on one store take turns; the model is that of one."""
+
+    server: NatsServer
+    kills = 0
+
+    def __init__(self) -> None:
+        asyncio.run(self.server.empty())
+        super().__init__()
+        self.other = self.run(self.open())
+
+    async def open(self) -> Store:
+        access = Access((self.server.url,), monitors=(self.server.monitor,))
+        return await open_jetstream_store(access, quotas=QUOTAS, clock=ManualClock())
+
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.store.close())
+        self.store = self.run(self.open())
+
+    @rule()
+    def turn(self) -> None:
+        self.store, self.other = self.other, self.store
+        self.run(self.other.close())  # what it knew may be old, as to quotas
+        self.other = self.run(self.open())
+
+    @rule()
+    def kill_the_server(self) -> None:
+        if type(self).kills < _KILLS:
+            type(self).kills += 1
+            self.server.restart(hard=True)
+            self.run(self.until_writable(self.store))
+            self.run(self.until_writable(self.other))
+
+    async def until_writable(self, store: Store) -> None:
+        async with asyncio.timeout(30):
+            while await store.check_writable() is not None:
+                pass
+
+    def teardown(self) -> None:
+        self.run(self.other.close())
+        super().teardown()
+
+
+_KILLS = 2
 _SETTINGS = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -109,3 +159,13 @@ TestMemory = _Machine.TestCase
 TestMemory.settings = _SETTINGS
 TestRocksdb = _RocksMachine.TestCase
 TestRocksdb.settings = _SETTINGS
+
+
+def test_jetstream(nats_server: NatsServer) -> None:
+    _JetStreamMachine.server = nats_server
+    run_state_machine_as_test(
+        _JetStreamMachine,
+        settings=settings(
+            max_examples=30, stateful_step_count=10, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )

@@ -86,4 +86,5 @@ class Counts:
 
 
 def _mark(place: Place) -> Position:
-    return Position(int.from_bytes(place.message_id, "big") if place.mail_class == CONTROL else 0)
+    # A list of subjects tells no positions: any number does that no other control mail of the mailbox has.
+    return Position(int.from_bytes(place.key.encode(), "big") if place.mail_class == CONTROL else 0)

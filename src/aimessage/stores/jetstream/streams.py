@@ -1,11 +1,12 @@
 """Making the streams, or requiring that they are as this relay needs them."""
 
-from aimessage.errors import ConfigInvalid
+from aimessage.errors import ConfigInvalid, RelayUnavailable
 from aimessage.stores.jetstream.bus import Bus, Reply
 from aimessage.stores.jetstream.layout import BUDGETS, HERE, PAIRS, RECORDS, mail_stream
 
 __all__ = ["ensure_streams", "stream_names"]
 
+_NOT_NOW = 503
 _SECOND = 1_000_000_000
 _PRESENCE_SECONDS = 60
 _BUDGET_SECONDS = 3_600
@@ -32,6 +33,8 @@ def _require(name: str, wanted: dict[str, object], reply: Reply) -> None:
     error, config = reply.get("error"), reply.get("config")
     if isinstance(error, dict) or not isinstance(config, dict):
         reason = error.get("description") if isinstance(error, dict) else "no configuration"
+        if isinstance(error, dict) and error.get("code") == _NOT_NOW:
+            raise RelayUnavailable(f"NATS cannot say yet what the stream {name} is: {reason}", hint="start it again")
         raise ConfigInvalid(
             f"the stream {name} cannot be had: {reason}",
             hint="JetStream of NATS 2.12 or later is needed on as many nodes as --replicas says",
