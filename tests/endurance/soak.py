@@ -2,9 +2,9 @@
 
     python tests/endurance/soak.py [--minutes 15] [--per-minute 1000] [--stores memory,rocksdb] [--seed 1]
 
-Each visit logs in, subscribes, takes and acknowledges what waits, posts one message to one of its eight correspondents, and leaves: two
-of three with a close frame, one without a word. One relay runs for each store. The slopes leave the first third out as
-warm-up. The bar on memory is judged on the relay that keeps mail in memory: RocksDB fills its table in memory (64 MiB)
+Each visit logs in, subscribes, takes and acknowledges what waits, posts one message to one of eight correspondents and
+leaves: two of three with a close frame, one without a word. One relay runs for each store. The slopes leave the first
+third out as warm-up. The bar on memory is judged on the relay that keeps mail in memory: RocksDB fills its table in memory (64 MiB)
 before it first writes it down, as its log does on the disk, so there the growth of the log is printed beside it.
 """  # fmt: skip
 
