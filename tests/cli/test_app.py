@@ -29,6 +29,7 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
         "inbox",
         "read",
         "ack",
+        "retry",
         "status",
         "history",
         "users",

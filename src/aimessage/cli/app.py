@@ -22,6 +22,7 @@ from aimessage.cli.read import read
 from aimessage.cli.register import register
 from aimessage.cli.render import Screen, prepare_streams
 from aimessage.cli.restore import restore
+from aimessage.cli.retry import retry
 from aimessage.cli.schema import schema
 from aimessage.cli.send import send
 from aimessage.cli.skill import skill
@@ -52,7 +53,7 @@ def cli(_shared: Shared) -> None:
 
 
 _COMMANDS = (
-    *(register, send, ask, wait, inbox, read, listen, ack, status, history, users, contacts),
+    *(register, send, ask, wait, inbox, read, listen, ack, retry, status, history, users, contacts),
     *(whoami, doctor, restore, token, schema, skill, completion),
 )
 for _command in _COMMANDS:

@@ -4,6 +4,7 @@ import shlex
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
@@ -15,7 +16,8 @@ from aimessage.cli.showing import render_option, show_message
 from aimessage.errors import BadValue, TimedOut
 
 if TYPE_CHECKING:
-    from aimessage.client import Agent, Message
+    from aimessage.cli.handlers import Handler
+    from aimessage.client import Agent
 
 __all__ = ["listen"]
 
@@ -30,6 +32,12 @@ class _Options(TypedDict):
     command: str | None
     command_timeout: timedelta
     render: str
+    jobs: int
+    tries: int
+    retry_delay: timedelta
+    webhook: str | None
+    webhook_secret_file: Path | None
+    webhook_allow: tuple[str, ...]
 
 
 @click.command(short_help="Print messages as they arrive.")
@@ -46,7 +54,43 @@ class _Options(TypedDict):
     help="Run COMMAND for each message, without a shell: text on stdin, the rest in AIMESSAGE_… variables. Exit 0 "
     "acknowledges.",
 )
-@click.option("--exec-timeout", "command_timeout", type=DURATION, default=timedelta(minutes=5), metavar="5m")
+@click.option(
+    "--webhook", metavar="URL", help="POST each message, signed, to URL on this machine. A 2xx answer acknowledges."
+)
+@click.option(
+    "--webhook-secret-file", type=click.Path(path_type=Path), metavar="FILE", help="The key of the signature."
+)
+@click.option("--webhook-allow", multiple=True, metavar="HOST", help="Another machine that --webhook may name.")
+@click.option(
+    *("--exec-timeout", "command_timeout"),
+    type=DURATION,
+    default=timedelta(minutes=5),
+    metavar="5m",
+    help="How long one run or one POST may take.",
+)
+@click.option(
+    *("--exec-jobs", "jobs"),
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="So many at once, of different senders; those of one sender keep their order.",
+)
+@click.option(
+    *("--exec-tries", "tries"),
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Give a message up after so many failures; aimessage retry shows it.",
+)
+@click.option(
+    "--retry-delay",
+    type=DURATION,
+    default=timedelta(seconds=5),
+    metavar="5s",
+    help="The wait after the first failure; each further one is four times as long, at most an hour.",
+)
 @render_option
 @shared_options
 def listen(shared: Shared, **options: Unpack[_Options]) -> None:
@@ -54,12 +98,12 @@ def listen(shared: Shared, **options: Unpack[_Options]) -> None:
 
     A newer listen of the same agent takes over; this one then ends with exit code 5.
     """
-    argv = _argv(options["command"])
-    if argv is not None and options["since"] is not None:
+    handler = _handler(shared, options)
+    if handler is not None and options["since"] is not None:
         raise BadValue(
-            "--since shows messages again, and --exec would run for them again", hint="aimessage listen --help"
+            "--since shows messages again, and a handler would run for them again", hint="aimessage listen --help"
         )
-    shown = run_async(_listen(shared, options, argv))
+    shown = run_async(_listen(shared, options) if handler is None else _serve(shared, options, handler))
     if options["timeout"] is not None and shown == 0:
         raise TimedOut("nothing came in time", hint="aimessage listen --timeout 5m")
 
@@ -76,7 +120,25 @@ def _argv(command: str | None) -> list[str] | None:
     return argv
 
 
-async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> int:
+def _handler(shared: Shared, options: _Options) -> "Handler | None":
+    """Return what deals with each message: a command, or a POST."""
+    argv, url, limit = _argv(options["command"]), options["webhook"], options["command_timeout"]
+    if argv is not None and url is not None:
+        raise BadValue("--exec and --webhook exclude each other", hint="run two agents, or let one call the other")
+    if argv is not None:
+        from aimessage.cli.execute import execute
+
+        agent, to_stderr = shared.settings().agent, shared.screen.as_json
+        return lambda message: execute(message, argv, limit, agent, to_stderr=to_stderr)
+    if url is not None:
+        from aimessage.cli.webhook import webhook_at
+
+        hook = webhook_at(url, options["webhook_secret_file"], options["webhook_allow"])
+        return lambda message: hook.post(message, limit)
+    return None
+
+
+async def _listen(shared: Shared, options: _Options) -> int:
     import asyncio
 
     limit = options["timeout"]
@@ -89,15 +151,13 @@ async def _listen(shared: Shared, options: _Options, argv: list[str] | None) -> 
             count=left,
             sender=options["sender"],
             thread=options["thread"],
-            manual_ack=options["manual_ack"] or argv is not None,
+            manual_ack=options["manual_ack"],
         )
         try:
             # The stream is closed before the agent is, however this ends: it holds what it has not shown.
             async with asyncio.timeout(limit.total_seconds() if limit is not None else None), aclosing(messages):
                 async for message in messages:
                     show_message(shared.screen, message, options["render"], named=options["manual_ack"])
-                    if argv is not None and message.type == "message":
-                        await _handle(shared, message, argv, options["command_timeout"])
                     shown += 1
         except TimeoutError:
             if shown == 0 and me.trouble is not None:
@@ -120,11 +180,29 @@ def _show_past(shared: Shared, me: "Agent", options: _Options) -> int:
     return shown
 
 
-async def _handle(shared: Shared, message: "Message", argv: list[str], limit: timedelta) -> None:
-    from aimessage.cli.execute import execute
+async def _serve(shared: Shared, options: _Options, handler: "Handler") -> int:
+    """Show each message and give it to *handler*; what it does not deal with stays, and is tried again."""
+    import asyncio
 
-    outcome = await execute(message, argv, limit, shared.settings().agent, to_stderr=shared.screen.as_json)
-    if outcome is None:
-        await message.ack()
-    else:
-        shared.screen.notice(f"message {message.id} is not acknowledged, and the next listen gets it again: {outcome}")
+    from aimessage.cli.handlers import Handlers
+
+    shown, limit = 0, options["timeout"]
+    async with shared.agent_here() as me:
+        messages = me.listen(sender=options["sender"], thread=options["thread"], manual_ack=True)
+        handlers = Handlers(me, handler, options["jobs"], options["tries"], options["retry_delay"], shared.screen)
+        try:
+            async with (
+                asyncio.timeout(limit.total_seconds() if limit is not None else None),
+                aclosing(messages),
+                handlers.working(),
+            ):
+                async for message in messages:
+                    show_message(shared.screen, message, options["render"])
+                    await handlers.take(message)
+                    shown += 1
+                    if shown == options["count"]:
+                        break  # the stream stays open until the handlers are done: it holds what they work on
+        except TimeoutError:
+            if shown == 0 and me.trouble is not None:
+                raise me.trouble from None
+    return shown

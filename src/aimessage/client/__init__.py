@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from aimessage.client.agent import Agent
     from aimessage.client.config import Settings, load_settings
     from aimessage.client.contacts import Contact
+    from aimessage.client.deadletters import DeadLetter
     from aimessage.client.enrolment import register, restore, token_text
     from aimessage.client.fates import Fate
     from aimessage.client.history import Entry
@@ -19,15 +20,16 @@ if TYPE_CHECKING:
     from aimessage.e2ee.text import decode_text, fold, needed_joiners, require_clean
 
 __all__ = [
-    "Agent", "Contact", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings", "Slice",
-    "UserPresence", "connect", "decode_text", "fold", "load_profile", "load_settings", "needed_joiners", "register",
-    "require_clean", "restore", "token_text",
+    "Agent", "Contact", "DeadLetter", "Entry", "Fate", "InboxPage", "Letter", "Message", "Profile", "Sent", "Settings",
+    "Slice", "UserPresence", "connect", "decode_text", "fold", "load_profile", "load_settings", "needed_joiners",
+    "register", "require_clean", "restore", "token_text",
 ]  # fmt: skip
 
 _HOMES = {
     "agent": ("Agent",),
     "config": ("Settings", "load_settings"),
     "contacts": ("Contact",),
+    "deadletters": ("DeadLetter",),
     "enrolment": ("register", "restore", "token_text"),
     "fates": ("Fate",),
     "history": ("Entry",),

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import consumers, contacts, fates, gate, reading
+from aimessage.client import consumers, contacts, deadletters, fates, gate, reading
 from aimessage.client.account import Here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
 from aimessage.client.consumers import Filter
 from aimessage.client.contacts import Contact
+from aimessage.client.deadletters import DeadLetter
 from aimessage.client.fates import FATES, Fate
 from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
@@ -24,12 +25,10 @@ from aimessage.client.reading import Budget, InboxPage, Query, Slice
 from aimessage.client.receiver import Need, Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
-from aimessage.client.sent import Sent
-from aimessage.e2ee.bodies import Receipts
+from aimessage.client.sent import Sent, wanted_receipts
 from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
-    BadValue,
     FateTimedOut,
     RelayUnreachable,
 )
@@ -110,7 +109,7 @@ class Agent:
         the id: not accepted yet; TimedOut with the id: accepted, and the awaited fate did not come in time.
         """
         letter = Letter(
-            *(text, data, thread, reply_to, ttl, expects_reply, _receipts(wait_for), idempotency_key),
+            *(text, data, thread, reply_to, ttl, expects_reply, wanted_receipts(wait_for), idempotency_key),
             hops=hops,
             allow_secrets=allow_secrets,
         )
@@ -340,6 +339,22 @@ class Agent:
         consumers.acknowledge(self._here, parse_message_id(message_id))
         self._changes.tell()
 
+    def note_failure(self, message: Message, trouble: str, *, most_tries: int) -> int:
+        """A handler could not deal with *message*; return how often that has happened, in earlier processes too.
+
+        At *most_tries* it is given up: no consumer gets it again until `retry`; `dead_letters` shows it.
+        """
+        return deadletters.note_failure(self._here, int(message.cursor), trouble, most_tries)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that handlers have given up, the oldest first."""
+        return deadletters.listed(self._here)
+
+    def retry(self, message_id: str) -> None:
+        """Give a message that was given up to the next consumer. Raises MessageUnknown; BadValue: not an id."""
+        deadletters.revive(self._here, parse_message_id(message_id))
+        self._changes.tell()
+
     async def flush(self) -> None:
         """Send, as far as that is quick, the receipts that are owed and what earlier commands left in the outbox."""
         await self._sender.pay()
@@ -425,13 +440,6 @@ class Agent:
         with contextlib.suppress(AimessageError):
             await self._receiver.settle(Need.WATCH, _delta(timeout))
         return self._receiver.settled and self.trouble is None
-
-
-def _receipts(wait_for: str) -> Receipts:
-    if wait_for not in FATES or wait_for == "waiting":
-        raise BadValue("this is no fate to wait for", hint="use accepted, delivered, read or handled")
-    wanted = {"read": Receipts.READ, "handled": Receipts.READ | Receipts.HANDLED}.get(wait_for, Receipts.NONE)
-    return Receipts.DELIVERED | wanted
 
 
 def _delta(limit: timedelta | float) -> timedelta:

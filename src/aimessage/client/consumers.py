@@ -184,7 +184,7 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
     with here.vault.transaction() as vault:
         found = vault.run(
             "SELECT row, sender, wants, held, state FROM inbox WHERE id = ? "
-            "AND state IN ('new', 'claimed', 'answer', 'shown', 'handled')",
+            "AND state IN ('new', 'claimed', 'answer', 'shown', 'handled', 'dead')",
             (message_id,),
         ).fetchone()
         if found is None:
@@ -202,7 +202,7 @@ def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[st
     """Return which of these messages, (sender, id), nobody needs the relay's copy of any more."""
     needed = (
         "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND (state = 'asked' OR "
-        "(held = 1 AND state NOT IN ('shown', 'handled')))"
+        "(held = 1 AND state NOT IN ('shown', 'handled', 'dead')))"
     )
     with here.vault.reading() as vault:
         return {key for key in keys if not vault.run(needed, key).fetchone()}

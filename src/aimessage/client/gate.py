@@ -143,7 +143,7 @@ def block(here: Here, vault: Transaction, name: Username) -> None:
     peer = vault.peer(here.address(name))
     peer.contact, peer.turned_away = "blocked", 0
     vault.save_peer(peer)
-    states = "'pending', 'held', 'asked', 'new', 'answer', 'failed', 'dead', 'quarantined'"
+    states = "'pending', 'held', 'asked', 'new', 'answer', 'dead', 'quarantined'"
     vault.run(f"DELETE FROM inbox WHERE sender = ? AND state IN ({states})", (name,))  # noqa: S608 - constants
     forget_all(vault, name)
     for (message_id,) in vault.run("SELECT id FROM outbox WHERE peer = ?", (name,)).fetchall():

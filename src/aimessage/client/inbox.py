@@ -93,7 +93,7 @@ class _Intake:
         if found is None:
             return True
         row, state, wants = found
-        if state not in ("shown", "handled"):
+        if state not in ("shown", "handled", "dead"):
             if self._until_handled:
                 return False
             owe_receipt(self._vault, envelope.sender, envelope.message_id, wants, Receipts.DELIVERED)

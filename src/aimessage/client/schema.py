@@ -73,7 +73,6 @@ CREATE INDEX automatic_peer ON automatic (peer, at);
 ALTER TABLE inbox ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE inbox ADD COLUMN trouble TEXT;
 CREATE INDEX inbox_sender ON inbox (sender, state);
-CREATE INDEX inbox_failed ON inbox (due) WHERE state = 'failed';
 """
 
 SCHEMA_STEPS: Final = (_FIRST, _DELIVERY, _MANNERS)

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from aimessage.errors import NoIdentity
+from aimessage.client.fates import FATES
+from aimessage.e2ee.bodies import Receipts
+from aimessage.errors import BadValue, NoIdentity
 
-__all__ = ["Sent"]
+__all__ = ["Sent", "wanted_receipts"]
 
 
 class _Awaiter(Protocol):
@@ -39,3 +41,11 @@ class Sent:
         if self.agent is None:
             raise NoIdentity("this outcome is not in an agent's hands")
         return await self.agent.until(self, fate, timeout=limit)
+
+
+def wanted_receipts(wait_for: str) -> Receipts:
+    """Return what we ask the recipient to report, to see the fate *wait_for*. Raises BadValue: it is none."""
+    if wait_for not in FATES or wait_for == "waiting":
+        raise BadValue("this is no fate to wait for", hint="use accepted, delivered, read or handled")
+    wanted = {"read": Receipts.READ, "handled": Receipts.READ | Receipts.HANDLED}.get(wait_for, Receipts.NONE)
+    return Receipts.DELIVERED | wanted

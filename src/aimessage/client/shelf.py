@@ -2,7 +2,7 @@
 
 States: `held` waits a little for what was sent before it, `asked` did not open and was asked for again, `pending` is a
 stranger's and waits for a word, `new` is for whoever comes first, `answer` for the one who asked, `claimed` is with a
-consumer, `failed` is to be given to a handler again, `dead` was given up, `shown` and `handled` are done, `quarantined`
+consumer, `dead` was given up by a handler, `shown` and `handled` are done, `quarantined`
 came under a changed key.
 """
 
