@@ -4,8 +4,8 @@
 
 Each visit logs in, subscribes, takes and acknowledges what waits, posts one message to one of eight correspondents and
 leaves: two of three with a close frame, one without a word. One relay runs for each store. The slopes leave the first
-third out as warm-up. The bar on memory is judged on the relay that keeps mail in memory: RocksDB fills its table in memory (64 MiB)
-before it first writes it down, as its log does on the disk, so there the growth of the log is printed beside it.
+third out as warm-up. The bar on memory is judged on the relay that keeps mail in memory: RocksDB fills its table in
+memory (64 MiB) before it first writes it down, as its log does on the disk, so the growth of the log is printed too.
 """  # fmt: skip
 
 import argparse
