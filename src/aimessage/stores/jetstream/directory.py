@@ -4,49 +4,21 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import sha256
 
-import msgspec
-
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
-from aimessage.errors import RecipientUnknown, StoreDamaged
+from aimessage.errors import RecipientUnknown
 from aimessage.stores.jetstream.accounts import contended
 from aimessage.stores.jetstream.bus import Bus, Conflict, Message, expecting
 from aimessage.stores.jetstream.layout import PAIRS, pair, record
 from aimessage.stores.jetstream.records import Change, Records
 from aimessage.stores.ports import Registered
+from aimessage.stores.shapes import dump_account, load_account
 from aimessage.types import Username, VaultId
 
 __all__ = ["JetStreamDirectory", "JetStreamPairs"]
 
 _TRIES = 50
 _NAMES_SECONDS = 5.0  # how old a list of all names may be, as to what other relays have registered
-
-
-class _Account(msgspec.Struct, frozen=True, array_like=True):
-    signing_key: bytes
-    bundle: bytes
-    vault_id: bytes
-    epoch: int
-    registered_at: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Account)
-
-
-def _dump(account: Registered) -> bytes:
-    return _encode(
-        _Account(account.signing_key, account.bundle, account.vault_id, account.epoch, account.registered_at)
-    )
-
-
-def _load(username: Username, octets: bytes) -> Registered:
-    try:
-        account = _decoder.decode(octets)
-    except msgspec.MsgspecError:
-        raise StoreDamaged(f"the account of {username} does not decode") from None
-    vault_id = VaultId(account.vault_id)
-    return Registered(username, account.signing_key, account.bundle, vault_id, account.epoch, account.registered_at)
 
 
 class JetStreamDirectory:
@@ -70,7 +42,9 @@ class JetStreamDirectory:
 
     async def claim(self, account: Registered, *together: Change) -> bool:
         """Claim a free username, with other changes or not at all; return whether it was. Raises RelayUnavailable."""
-        claimed = await self._records.put([*together, Change(record("account", account.username), _dump(account), 0)])
+        claimed = await self._records.put(
+            [*together, Change(record("account", account.username), dump_account(account), 0)]
+        )
         if claimed:
             self._listed_at = None
         return claimed
@@ -78,7 +52,7 @@ class JetStreamDirectory:
     async def find(self, username: Username) -> Registered | None:
         """Return the account of this name, if there is one. Raises StoreDamaged, RelayUnavailable."""
         kept = await self._records.get(record("account", username))
-        return _load(username, kept.data) if kept.revision else None
+        return load_account(username, kept.data) if kept.revision else None
 
     async def publish(self, username: Username, *, bundle: bytes, vault_id: VaultId, epoch: int) -> None:
         """Replace the account's bundle and drop the stock of any other vault. Raises RecipientUnknown."""
@@ -87,9 +61,9 @@ class JetStreamDirectory:
             kept = await self._records.get(subject)
             if not kept.revision:
                 raise RecipientUnknown(f"nobody is registered as {username}")
-            before = _load(username, kept.data)
+            before = load_account(username, kept.data)
             account = Registered(username, before.signing_key, bundle, vault_id, epoch, before.registered_at)
-            if await self._records.put([Change(subject, _dump(account), kept.revision)]):
+            if await self._records.put([Change(subject, dump_account(account), kept.revision)]):
                 await self._pairs.keep_only(username, vault_id)
                 return
         raise contended()

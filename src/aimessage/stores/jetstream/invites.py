@@ -3,44 +3,18 @@
 import asyncio
 from dataclasses import replace
 
-import msgspec
-
-from aimessage.errors import StoreDamaged
 from aimessage.stores.invitations import KEPT, TOO_MANY, is_over, usable
 from aimessage.stores.jetstream.accounts import contended
 from aimessage.stores.jetstream.directory import JetStreamDirectory
 from aimessage.stores.jetstream.layout import record
 from aimessage.stores.jetstream.records import Change, Record, Records
 from aimessage.stores.ports import Invite, Refusal, Registered
+from aimessage.stores.shapes import dump_invite, load_invite
 
 __all__ = ["JetStreamInvites"]
 
 _TRIES = 50
 _READS_AT_ONCE = 64
-
-
-class _Kept(msgspec.Struct, frozen=True, array_like=True):
-    label: str
-    made_at: int
-    expires_at: int
-    uses: int
-    used: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Kept)
-
-
-def _dump(invite: Invite) -> bytes:
-    return _encode(_Kept(invite.label, invite.made_at, invite.expires_at, invite.uses, invite.used))
-
-
-def _load(digest: bytes, octets: bytes) -> Invite:
-    try:
-        kept = _decoder.decode(octets)
-    except msgspec.MsgspecError:
-        raise StoreDamaged("an invitation does not decode") from None
-    return Invite(digest, kept.label, kept.made_at, kept.expires_at, kept.uses, kept.used)
 
 
 class JetStreamInvites:
@@ -59,7 +33,7 @@ class JetStreamInvites:
                 return TOO_MANY
             for old in over:
                 await self.revoke(old.digest)
-        await self._records.write(record("invite", invite.digest.hex()), _dump(invite))
+        await self._records.write(record("invite", invite.digest.hex()), dump_invite(invite))
         return None
 
     async def register(self, account: Registered, digest: bytes, *, now_ms: int) -> Registered | Refusal:
@@ -70,12 +44,12 @@ class JetStreamInvites:
             if there is not None and there.signing_key == account.signing_key:
                 return there
             kept = await self._records.get(subject)
-            invite = usable(_load(digest, kept.data) if kept.revision else None, now_ms)
+            invite = usable(load_invite(digest, kept.data) if kept.revision else None, now_ms)
             if isinstance(invite, Refusal):
                 return invite
             if there is not None:
                 return there
-            used = Change(subject, _dump(replace(invite, used=invite.used + 1)), kept.revision)
+            used = Change(subject, dump_invite(replace(invite, used=invite.used + 1)), kept.revision)
             if await self._directory.claim(account, used):
                 return account
         raise contended()
@@ -96,7 +70,7 @@ class JetStreamInvites:
         subjects = sorted(await self._records.names(record("invite", "*")))
         found = await asyncio.gather(*map(self._read, subjects))
         pairs = zip(subjects, found, strict=True)
-        return [_load(bytes.fromhex(it.rpartition(".")[2]), kept.data) for it, kept in pairs if kept.revision]
+        return [load_invite(bytes.fromhex(it.rpartition(".")[2]), kept.data) for it, kept in pairs if kept.revision]
 
     async def _read(self, subject: str) -> Record:
         async with self._reads:

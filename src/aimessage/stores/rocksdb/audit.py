@@ -12,10 +12,9 @@ from aimessage.errors import StoreDamaged
 from aimessage.octets import u64
 from aimessage.stores.ports import Findings
 from aimessage.stores.rocksdb import keys
-from aimessage.stores.rocksdb.directory import load_account
 from aimessage.stores.rocksdb.engine import Engine
-from aimessage.stores.rocksdb.invites import load_invite
 from aimessage.stores.rocksdb.mailboxes import decode_entry
+from aimessage.stores.shapes import load_account, load_invite
 from aimessage.types import MessageId, Username
 
 __all__ = ["audit"]

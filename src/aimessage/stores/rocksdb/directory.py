@@ -7,44 +7,16 @@ already claimed.
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from aimessage.errors import RecipientUnknown, StoreDamaged
 from aimessage.octets import u64
 from aimessage.stores.ports import Registered
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch, Writer
+from aimessage.stores.shapes import dump_account, load_account
 from aimessage.types import Username, VaultId
 
-__all__ = ["RocksDirectory", "RocksPairs", "claim_name", "load_account", "standing_account"]
-
-
-class _Account(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    signing_key: bytes
-    bundle: bytes
-    vault_id: bytes
-    epoch: int
-    registered_at: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Account)
-
-
-def _dump(account: Registered) -> bytes:
-    vault_id, epoch = account.vault_id, account.epoch
-    return _encode(_Account(account.signing_key, account.bundle, vault_id, epoch, account.registered_at))
-
-
-def load_account(username: Username, octets: bytes) -> Registered:
-    """Return the account as it is kept. Raises StoreDamaged."""
-    try:
-        kept = _decoder.decode(octets)
-    except msgspec.MsgspecError:
-        raise StoreDamaged(f"the account of {username} does not decode") from None
-    vault_id = VaultId(kept.vault_id)
-    return Registered(username, kept.signing_key, kept.bundle, vault_id, kept.epoch, kept.registered_at)
+__all__ = ["RocksDirectory", "RocksPairs", "claim_name", "standing_account"]
 
 
 def standing_account(batch: Batch, username: Username) -> Registered | None:
@@ -58,7 +30,7 @@ def claim_name(batch: Batch, account: Registered) -> Registered:
     there = standing_account(batch, account.username)
     if there is not None:
         return there
-    batch.put(keys.user(account.username), _dump(account))
+    batch.put(keys.user(account.username), dump_account(account))
     return account
 
 
@@ -86,7 +58,7 @@ class RocksDirectory:
             if old is None:
                 raise RecipientUnknown(f"nobody is registered as {username}")
             new = Registered(username, old.signing_key, bundle, vault_id, epoch, old.registered_at)
-            batch.put(keys.user(username), _dump(new))
+            batch.put(keys.user(username), dump_account(new))
             for key, _ in _stocks(batch, username):
                 stocked = VaultId(key.removeprefix(keys.stocks(username)))
                 if stocked != vault_id:

@@ -4,49 +4,22 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-import msgspec
-
-from aimessage.errors import StoreDamaged
 from aimessage.stores.invitations import KEPT, TOO_MANY, is_over, usable
 from aimessage.stores.ports import Invite, Refusal, Registered
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.directory import claim_name, standing_account
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch, Writer
+from aimessage.stores.shapes import dump_invite, load_invite
 
-__all__ = ["RocksInvites", "load_invite"]
+__all__ = ["RocksInvites"]
 
 _PREFIX = keys.invite(b"")
 _END = keys.after_prefix(_PREFIX)
 
 
-class _Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    label: str
-    made_at: int
-    expires_at: int
-    uses: int
-    used: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Kept)
-
-
-def _dump(invite: Invite) -> bytes:
-    return _encode(_Kept(invite.label, invite.made_at, invite.expires_at, invite.uses, invite.used))
-
-
-def load_invite(key: bytes, octets: bytes) -> Invite:
-    """Return the invitation as it is kept under *key*. Raises StoreDamaged."""
-    try:
-        kept = _decoder.decode(octets)
-    except msgspec.MsgspecError:
-        raise StoreDamaged("an invitation does not decode") from None
-    return Invite(key.removeprefix(_PREFIX), kept.label, kept.made_at, kept.expires_at, kept.uses, kept.used)
-
-
 def _load_all(found: Iterable[tuple[bytes, bytes]]) -> list[Invite]:
-    return [load_invite(key, octets) for key, octets in found]
+    return [load_invite(key.removeprefix(_PREFIX), octets) for key, octets in found]
 
 
 class RocksInvites:
@@ -67,7 +40,7 @@ class RocksInvites:
                     return TOO_MANY
                 for old in over:
                     batch.delete(keys.invite(old.digest))
-            batch.put(keys.invite(invite.digest), _dump(invite))
+            batch.put(keys.invite(invite.digest), dump_invite(invite))
             return None
 
         return await self._writer.run(keep, grows=True)
@@ -80,11 +53,11 @@ class RocksInvites:
             if there is not None and there.signing_key == account.signing_key:
                 return there
             octets = batch.get(keys.invite(digest))
-            invite = usable(None if octets is None else load_invite(keys.invite(digest), octets), now_ms)
+            invite = usable(None if octets is None else load_invite(digest, octets), now_ms)
             if isinstance(invite, Refusal):
                 return invite
             if there is None:
-                batch.put(keys.invite(digest), _dump(replace(invite, used=invite.used + 1)))
+                batch.put(keys.invite(digest), dump_invite(replace(invite, used=invite.used + 1)))
             return claim_name(batch, account)
 
         return await self._writer.run(claim, grows=True)
