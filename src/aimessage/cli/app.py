@@ -16,6 +16,7 @@ from aimessage.cli.fates import ack, status
 from aimessage.cli.history import history
 from aimessage.cli.inbox import inbox
 from aimessage.cli.listen import listen
+from aimessage.cli.mcp import mcp
 from aimessage.cli.options import Shared, begin, output_is_json, said_flags, shared_options
 from aimessage.cli.read import read
 from aimessage.cli.register import register
@@ -51,8 +52,8 @@ def cli(_shared: Shared) -> None:
 
 
 _COMMANDS = (
-    *(register, send, ask, wait, inbox, read, listen, ack, status, history, users),
-    *(whoami, doctor, restore, token, schema, skill, completion),
+    *(register, send, ask, wait, inbox, read, listen, mcp, ack, status, history, users),
+    *(whoami, doctor, restore, token, schema, skill, completion, mcp),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
