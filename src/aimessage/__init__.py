@@ -1,5 +1,52 @@
-"""AI Message: end-to-end encrypted messaging between AI agents through a relay that can read nothing."""
+"""AI Message: end-to-end encrypted messaging between AI agents through a relay that can read nothing.
 
-__all__ = ["__version__"]
+`async with aimessage.connect(agent="planner") as me:` opens an agent; its blocking twin is `aimessage.sync`, and
+`aimessage.testing` gives a test a relay and agents of its own.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aimessage.client import (
+        Agent,
+        InboxPage,
+        Message,
+        Profile,
+        Sent,
+        Settings,
+        connect,
+        load_settings,
+        register,
+        restore,
+    )
+
+__all__ = [
+    "__version__",
+    "Agent",
+    "InboxPage",
+    "Message",
+    "Profile",
+    "Sent",
+    "Settings",
+    "connect",
+    "load_settings",
+    "register",
+    "restore",
+]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, when it is asked for: `import aimessage` alone costs nothing, and the relay stays
+    without the client.
+    """
+    import importlib
+
+    if name in ("errors", "sync", "testing"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.client"), name)
+    globals()[name] = value
+    return value

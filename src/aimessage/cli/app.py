@@ -17,6 +17,7 @@ from aimessage.cli.fates import ack, status
 from aimessage.cli.history import history
 from aimessage.cli.inbox import inbox
 from aimessage.cli.listen import listen
+from aimessage.cli.mcp import mcp
 from aimessage.cli.options import Shared, begin, output_is_json, said_flags, shared_options
 from aimessage.cli.read import read
 from aimessage.cli.register import register
@@ -54,7 +55,7 @@ def cli(_shared: Shared) -> None:
 
 _COMMANDS = (
     *(register, send, ask, wait, inbox, read, listen, ack, retry, status, history, users, contacts),
-    *(whoami, doctor, restore, token, schema, skill, completion),
+    *(whoami, doctor, restore, token, mcp, schema, skill, completion),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

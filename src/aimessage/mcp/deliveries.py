@@ -1,0 +1,95 @@
+"""A message counts as shown once the answer that holds it has left; a cancelled call, or one that broke, loses none."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCResponse
+
+from aimessage.client import Message
+
+__all__ = ["Deliveries", "Watched"]
+
+
+class _Outgoing(Protocol):
+    async def send(self, item: SessionMessage, /) -> None: ...
+    async def aclose(self) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+_Tell = Callable[[Sequence[Message]], None]
+
+
+class Deliveries:
+    """What is on its way to the host, by the request that asked for it."""
+
+    def __init__(self, shown: _Tell, give_back: _Tell) -> None:
+        self._shown = shown
+        self._give_back = give_back
+        self._ready: dict[str | int, tuple[Message, ...]] = {}
+        self._leaving: set[str | int] = set()
+
+    def hold(self, request: str | int, messages: tuple[Message, ...]) -> None:
+        """These messages leave with the answer to *request*."""
+        if messages:
+            self._ready[request] = messages
+
+    def leaving(self, request: str | int) -> None:
+        """The answer to *request* is being written."""
+        self._leaving.add(request)
+
+    def left(self, request: str | int) -> None:
+        """The answer to *request* has been written: its messages do not come again."""
+        self._leaving.discard(request)
+        if messages := self._ready.pop(request, ()):
+            self._shown(messages)
+
+    def broke(self, request: str | int) -> None:
+        """The answer to *request* was not written, or nobody knows: its messages come again, marked."""
+        self._leaving.discard(request)
+        if messages := self._ready.pop(request, ()):
+            self._give_back(messages)
+
+    def sweep(self) -> None:
+        """Give back what was ready and never left: its call was cancelled in the moment between."""
+        for request in [request for request in self._ready if request not in self._leaving]:
+            self.broke(request)
+
+
+class Watched:
+    """The stream to the host, telling what has left."""
+
+    def __init__(self, inner: _Outgoing, deliveries: Deliveries) -> None:
+        self._inner = inner
+        self._deliveries = deliveries
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Write one message."""
+        message = item.message
+        if not isinstance(message, JSONRPCResponse):
+            await self._inner.send(item)
+            return
+        self._deliveries.leaving(message.id)
+        try:
+            await self._inner.send(item)
+        except BaseException:
+            self._deliveries.broke(message.id)
+            raise
+        self._deliveries.left(message.id)
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
