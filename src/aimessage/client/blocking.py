@@ -59,6 +59,9 @@ class BlockingLink:
 
     def prove(self, proof: Prove) -> None:
         """Log in; the proof leaves with the first request, and a refusal of it is that request's error."""
+        for event in self._events:  # refused in the very message that greeted
+            if not isinstance(event, LinkFailed):
+                self._handle(event)
         self._machine.prove(proof)
 
     async def request(self, build: Callable[[int], ClientFrame], answer: type[_AnswerT]) -> _AnswerT:

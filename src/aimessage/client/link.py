@@ -91,6 +91,8 @@ class Link(WSListener):
 
     async def prove(self, proof: Prove | Register) -> Proved:
         """Log in. Raises what the relay refuses with, or LinkLost."""
+        if self.lost.done():  # refused in the very message that greeted
+            raise self.lost.result()
         self._machine.prove(proof)
         self._flush()
         return await self._or_lost(self.proved)

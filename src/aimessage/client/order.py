@@ -4,8 +4,9 @@ Each body carries its sender's vault id and a sequence that counts that vault's 
 send from several machines, so each of its vaults is counted by itself.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 __all__ = ["HOLD_MS", "Heard", "Place"]
 
@@ -21,8 +22,7 @@ class Place(Enum):
     LATE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """What we have heard of one vault of one sender: *next* is the sequence that comes next."""
 
     vault_id: bytes

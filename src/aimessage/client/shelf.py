@@ -6,8 +6,6 @@ consumer, `dead` was given up by a handler, `shown` and `handled` are done, `qua
 came under a changed key.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 from aimessage.client.account import Here
@@ -48,8 +46,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     trust: str = "first-use"
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(msgspec.Struct):
     """One new row. *wants*: receipts that its sender asked for; *held*: the relay's copy lives until it is handled.
 
     *answers* is the id of the message that it answers; *due* ends the states `held` and `asked`, in milliseconds since
