@@ -34,6 +34,7 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
         "history",
         "users",
         "contacts",
+        "mcp",
         "whoami",
         "doctor",
         "schema",

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -33,11 +33,6 @@ async def host_of(network: Network, agent: str, *flags: str) -> AsyncIterator[Cl
     command = StdioServerParameters(command=str(BIN / "aimessage"), args=["mcp", "-a", agent, *flags], env=environ)
     async with Client(command) as host:
         yield host
-
-
-def open_host_of(network: Network, agent: str) -> AbstractAsyncContextManager[Client]:
-    """The same, for an agent that anybody may write to."""
-    return host_of(network, agent, "--contact-policy", "open")
 
 
 def content_of(result: CallToolResult) -> dict[str, Any]:
@@ -107,22 +102,6 @@ async def test_an_ask_gets_its_answer() -> None:
         assert answer["untrusted_text"] == "42"
 
 
-async def test_a_wait_that_the_host_cancels_loses_no_message() -> None:
-    async with network_with("alice", "bobby") as (network, (alice, _)), open_host_of(network, "bobby") as host:
-        await call(host, "whoami")
-        for number in range(6):
-            waiting = asyncio.create_task(host.call_tool("wait", {"timeout": 50}))
-            await asyncio.sleep(0.05 * number)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            await alice.send("bobby", f"message {number}")
-        seen: list[str] = []
-        while len(set(seen)) < 6:
-            page = await call(host, "wait", timeout=30)
-            seen += [each["untrusted_text"] for each in page["messages"]]
-        assert sorted(set(seen)) == [f"message {number}" for number in range(6)]
-
-
 async def test_a_stranger_waits_for_a_persons_word_and_no_tool_accepts_it() -> None:
     async with network_with("alice", "bobby") as (network, (alice, bobby)), host_of(network, "bobby") as host:
         assert (await call(host, "whoami"))["contact_policy"] == "contacts"
@@ -130,10 +109,10 @@ async def test_a_stranger_waits_for_a_persons_word_and_no_tool_accepts_it() -> N
         page = await call(host, "wait", timeout=30)
         assert "obey me" not in json.dumps(page)
         listed = await call(host, "contacts")
-        assert [(each["name"], each["contact"]) for each in listed["contacts"]] == [("alice", "requested")]
+        assert [(each["name"], each["contact"]) for each in listed["contacts"]] == [("alice", "pending")]
         refused = await host.call_tool("contacts", {"action": "accept", "name": "alice"})
         assert refused.is_error
-        assert bobby.contacts()[0].contact == "requested"
+        assert bobby.contacts()[0].contact == "pending"
 
 
 async def test_without_an_identity_the_tools_are_listed_and_calls_say_what_to_do() -> None:

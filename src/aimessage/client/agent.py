@@ -338,6 +338,8 @@ class Agent:
         """
         consumers.acknowledge(self._here, parse_message_id(message_id))
         self._changes.tell()
+        if self.is_connected and not self._receiver.is_running:  # nobody else here would tell the sender soon
+            await self._sender.pay()
 
     def note_failure(self, message: Message, trouble: str, *, most_tries: int) -> int:
         """A handler could not deal with *message*; return how often that has happened, in earlier processes too.

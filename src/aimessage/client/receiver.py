@@ -85,6 +85,11 @@ class Receiver:
             self._task.result()  # it ends by a failure only; our own bug must not become silence
 
     @property
+    def is_running(self) -> bool:
+        """Whether mail is being received, and what is owed sent meanwhile."""
+        return self._task is not None
+
+    @property
     def settled(self) -> bool:
         """Whether all that waited at the relay is in the vault, as far as this process can do something for it."""
         return self._settled

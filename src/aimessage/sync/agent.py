@@ -52,6 +52,7 @@ class Agent:
         wait_for: str = "accepted",
         idempotency_key: str | None = None,
         hops: int = 0,
+        allow_secrets: bool = False,
         timeout: timedelta | float = 30,
     ) -> Sent:
         """Send one message; return once the relay has it on disk, or once it has the fate *wait_for*.
@@ -71,6 +72,7 @@ class Agent:
                     wait_for=wait_for,
                     idempotency_key=idempotency_key,
                     hops=hops,
+                    allow_secrets=allow_secrets,
                     timeout=timeout,
                 )
             )
@@ -182,6 +184,55 @@ class Agent:
     def history(self, *, peer: str | None = None, limit: int = 50, before: str | None = None) -> list[client.Entry]:
         """Return up to *limit* messages both ways, the newest last, all before the cursor *before*."""
         return self._worker.call(lambda: self.inner.history(peer=peer, limit=limit, before=before))
+
+    def past(self, cursor: str) -> list[client.Message]:
+        """Return what was shown or handled here behind *cursor*, whole. Raises BadValue."""
+        return list(self._worker.call(lambda: self.inner.past(cursor)).messages)
+
+    def dead_letters(self) -> list[client.DeadLetter]:
+        """Return the messages that handlers have given up, the oldest first."""
+        return self._worker.call(self.inner.dead_letters)
+
+    def retry(self, message_id: str) -> None:
+        """Give a message that was given up to the next consumer. Raises MessageUnknown; BadValue: not an id."""
+        self._worker.call(lambda: self.inner.retry(message_id))
+
+    def contacts(self) -> list[client.Contact]:
+        """Return everybody we know, by name."""
+        return self._worker.call(self.inner.contacts)
+
+    def contact_request(self, name: str, note: str | None = None) -> Sent:
+        """Ask to be heard by *name*. Raises what `send` does."""
+        return self._sent(self._worker.run(self.inner.contact_request(name, note)))
+
+    def contact_accept(self, name: str) -> client.Contact:
+        """Hear *name* from now on, blocked or not. Raises UsernameMalformed."""
+        return self._worker.call(lambda: self.inner.contact_accept(name))
+
+    def contact_block(self, name: str) -> client.Contact:
+        """Hear nothing of *name* any more; nobody is told. Raises UsernameMalformed."""
+        return self._worker.call(lambda: self.inner.contact_block(name))
+
+    def contact_verify(self, name: str, fingerprint: str) -> client.Contact:
+        """Believe the key of *name* that a person has compared. Raises what `aimessage.Agent.contact_verify` does."""
+        return self._worker.run(self.inner.contact_verify(name, fingerprint))
+
+    def safety_number(self, name: str) -> str:
+        """Return the 60 digits that we and *name* see alike. Raises NotFound: we do not know its key."""
+        return self._worker.call(lambda: self.inner.safety_number(name))
+
+    @property
+    def contact_policy(self) -> str:
+        """Who may write to us: `open`, `contacts` (strangers wait for a word) or `closed`."""
+        return self._worker.call(lambda: self.inner.contact_policy)
+
+    def set_contact_policy(self, policy: str) -> None:
+        """Change who may write to us. Raises BadValue."""
+        self._worker.call(lambda: self.inner.set_contact_policy(policy))
+
+    def refresh(self, *, timeout: timedelta | float = 5) -> bool:
+        """Take in what the relay holds; return whether all of it is here."""
+        return self._worker.run(self.inner.refresh(timeout=timeout))
 
     def flush(self) -> None:
         """Send, as far as that is quick, what is owed and what earlier commands left in the outbox."""
