@@ -3,6 +3,7 @@
 Spec: docs/spec/ratchet.md draws it.
 """
 
+from struct import Struct
 from typing import Self
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from aimessage.crypto import dh, kem
 from aimessage.e2ee.handshake import PrekeyPart
 from aimessage.errors import DecryptionFailed, MalformedOctets
-from aimessage.octets import Reader, u8, u32
+from aimessage.octets import Reader
 from aimessage.wire.bundles import SUITE
 
 __all__ = ["SALT_BYTES", "SESSION_ID_BYTES", "Header"]
@@ -18,6 +19,7 @@ __all__ = ["SALT_BYTES", "SESSION_ID_BYTES", "Header"]
 SALT_BYTES = 16
 SESSION_ID_BYTES = 16
 _KEM_PUBLIC, _KEM_CIPHERTEXT, _PREKEY = 1, 2, 4
+_FIXED = Struct(f"!BB{SESSION_ID_BYTES}s{dh.KEY_BYTES}sII{SALT_BYTES}s")
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -39,7 +41,7 @@ class Header(msgspec.Struct, frozen=True):
             | (_KEM_CIPHERTEXT if self.kem_ciphertext else 0)
             | (_PREKEY if self.prekey else 0)
         )
-        fixed = u8(SUITE) + u8(flags) + self.session_id + self.dh + u32(self.before) + u32(self.number) + self.salt
+        fixed = _FIXED.pack(SUITE, flags, self.session_id, self.dh, self.before, self.number, self.salt)
         return fixed + self.kem_public + self.kem_ciphertext + self.prekey
 
     @classmethod
@@ -55,11 +57,9 @@ class Header(msgspec.Struct, frozen=True):
 
     @classmethod
     def _read(cls, reader: Reader, sealed: bytes) -> tuple[Self, PrekeyPart | None, bytes]:
-        suite, flags = reader.integer(1), reader.integer(1)
+        suite, flags, session_id, ratchet_key, before, number, salt = _FIXED.unpack(reader.take(_FIXED.size))
         if suite != SUITE or flags > (_KEM_PUBLIC | _KEM_CIPHERTEXT | _PREKEY):
             raise MalformedOctets("unknown suite or flags")
-        session_id, ratchet_key = reader.take(SESSION_ID_BYTES), reader.take(dh.KEY_BYTES)
-        before, number, salt = reader.integer(4), reader.integer(4), reader.take(SALT_BYTES)
         kem_public = reader.take(kem.ML_KEM_768.public_bytes) if flags & _KEM_PUBLIC else b""
         kem_ciphertext = reader.take(kem.ML_KEM_768.ciphertext_bytes) if flags & _KEM_CIPHERTEXT else b""
         start = reader.position

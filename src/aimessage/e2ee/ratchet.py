@@ -58,6 +58,7 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True):
     since_kem: int = 0
     kem_at: int = 0
     post_quantum: bool = True
+    our_public: bytes = b""
 
     @classmethod
     def initiator(
@@ -88,7 +89,7 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True):
         chain, message_key = _next_key(self.sending)
         header = Header(
             session_id=session_id,
-            dh=dh.public_key(SecretBytes(self.our_dh)),
+            dh=self.our_public or dh.public_key(SecretBytes(self.our_dh)),  # an older vault did not keep it
             before=self.sent_before,
             number=self.sent,
             salt=entropy(SALT_BYTES),
@@ -155,11 +156,12 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True):
 
     def _new_sending_chain(self, their_kem: bytes, now_ms: int, entropy: Entropy) -> Self:
         our_dh = SecretBytes(entropy(dh.KEY_BYTES))
+        pair = dh.Pair(our_dh)
         shared, ciphertext = b"", b""
         if their_kem:
             secret, ciphertext = kem.ML_KEM_768.encapsulate(their_kem)
             shared = secret.reveal
-        rooted = _root_step(self.root, dh.agree(our_dh, self.their_dh) + shared)
+        rooted = _root_step(self.root, pair.agree(self.their_dh) + shared)
         since, at = (0, now_ms) if shared else (self.since_kem, self.kem_at)
         seed = b""
         if self.post_quantum and (since >= KEM_AFTER_MESSAGES or now_ms - at >= KEM_AFTER_MS):
@@ -168,6 +170,7 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True):
             self,
             root=rooted.root,
             our_dh=our_dh.reveal,
+            our_public=pair.public,
             sending=rooted.chain,
             sent=0,
             sent_before=self.sent,
