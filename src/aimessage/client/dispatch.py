@@ -1,6 +1,7 @@
 """From the outbox to the relay: in order, under a lock that all processes of this agent share."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from aimessage.client import fates
 from aimessage.client.account import Here
@@ -19,8 +20,17 @@ __all__ = ["work_off"]
 _LATEST_MS = 1 << 50  # what a relay may say of a time
 
 
-async def work_off(here: Here, link: OpenLink, recipient: Username, *, patient: bool = True) -> None:
+async def work_off(
+    here: Here,
+    link: OpenLink,
+    recipient: Username,
+    *,
+    patient: bool = True,
+    on_accepted: Callable[[AbstractSet[MessageId]], None] | None = None,
+) -> None:
     """Send all that waits for *recipient*: control mail first, then messages in order.
+
+    *on_accepted* is told which, lot by lot.
 
     A row whose self-certifying address names another key is settled as refused before anything is agreed with that
     key; so is one that the relay refuses for good: its fate tells.
@@ -36,7 +46,9 @@ async def work_off(here: Here, link: OpenLink, recipient: Username, *, patient: 
             raise
         for mail_class in (MailClass.CONTROL, MailClass.MESSAGE):  # a full mailbox stops messages, not receipts
             while rows := take_sealed(here, recipient, mail_class, link.room(receipts=mail_class == MailClass.CONTROL)):
-                await _post(here, link, recipient, rows)
+                accepted = await _post(here, link, recipient, rows)
+                if on_accepted is not None:
+                    on_accepted(accepted)
 
 
 async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> None:
@@ -55,8 +67,8 @@ def _waits(vault: Transaction, recipient: Username) -> bool:
     return vault.run("SELECT 1 FROM outbox WHERE peer = ? LIMIT 1", (recipient,)).fetchone() is not None
 
 
-async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[Row]) -> None:
-    """Hand *rows* to the relay, all in one turn, and settle in one commit what it said of each.
+async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[Row]) -> set[MessageId]:
+    """Hand *rows* to the relay, all in one turn, settle in one commit what it said of each, and return the accepted.
 
     Raises the first error that leaves its row in the outbox: nobody knows what became of it, or it may be sent again.
     """
@@ -66,21 +78,24 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
             request_id, recipient, row.id, row.attempt, row.mail_class, row.expires_at, row.sealed
         )
 
-    answers = await link.request_all([post(row) for row in rows], Accepted)
-    open_errors = [each for each in answers if isinstance(each, AimessageError) and (each.retryable or link.is_lost)]
+    answers = list(zip(rows, await link.request_all([post(row) for row in rows], Accepted), strict=True))
+    taken = [
+        (row.row, row.id, min(answer.expires_at, _LATEST_MS))
+        for row, answer in answers
+        if not isinstance(answer, AimessageError)
+    ]
+    refusals = [(row, error) for row, error in answers if isinstance(error, AimessageError)]
+    open_errors = [error for _, error in refusals if error.retryable or link.is_lost]
     # A power cut may undo this: then they go out again under the same ids, and the relay knows them.
     with here.vault.transaction(lasting=False) as vault:
-        for row, answer in zip(rows, answers, strict=True):
-            if not isinstance(answer, AimessageError):
-                fates.settle(here, vault, row.id, "accepted")
-                relay_due = min(answer.expires_at, _LATEST_MS)
-                if relay_due > 0:
-                    vault.run("UPDATE sent SET relay_due = ? WHERE id = ?", (relay_due, row.id))
-            elif answer not in open_errors:
+        fates.settle_accepted(here, vault, taken)
+        for row, error in refusals:
+            if error not in open_errors:
                 # Its own sender asks for its fate; those behind it in the line are not to blame.
-                fates.settle(here, vault, row.id, "refused", answer.code)
+                fates.settle(here, vault, row.id, "refused", error.code)
     if open_errors:
         raise open_errors[0]
+    return {message_id for _, message_id, _ in taken}
 
 
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:

@@ -4,6 +4,8 @@ A fate only ever rises: waiting, accepted, delivered, read, handled; what is ove
 because only the recipient knows.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from aimessage.client.account import Here
@@ -25,6 +27,7 @@ __all__ = [
     "rise",
     "sent_before",
     "settle",
+    "settle_accepted",
     "status",
 ]
 
@@ -76,6 +79,18 @@ def settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, cod
     )
     if fate != "accepted":  # nobody can ask for it again
         vault.run("UPDATE sent SET body = NULL WHERE id = ?", (message_id,))
+
+
+def settle_accepted(here: Here, vault: Transaction, taken: Sequence[tuple[int, MessageId, int]]) -> None:
+    """The relay has these on its disk: (row of the outbox, id, when the relay drops it in ms since 1970 or 0) each."""
+    vault.run_many("DELETE FROM outbox WHERE row = ?", [(row,) for row, _, _ in taken])
+    now_ms = here.now_ms
+    vault.run_many(
+        "UPDATE sent SET fate = 'accepted', code = NULL, changed_at = ?, owner = NULL, "
+        "relay_due = CASE WHEN ?2 > 0 THEN ?2 ELSE relay_due END "
+        "WHERE id = ?3 AND fate NOT IN ('delivered', 'read', 'handled')",  # a receipt may overtake the answer
+        [(now_ms, relay_due, message_id) for _, message_id, relay_due in taken],
+    )
 
 
 def _may_become(fate: str, following: str) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 
 from aimessage.client.leaks import require_no_secret
 from aimessage.crypto.kdf import hmac_sha256
-from aimessage.e2ee.bodies import Body, Receipts, encode_body
+from aimessage.e2ee.bodies import Body, Receipts, require_fits
 from aimessage.e2ee.text import require_clean
 from aimessage.errors import BadValue, EmptyMessage
 from aimessage.octets import lp16
@@ -80,7 +80,7 @@ class Letter(msgspec.Struct, frozen=True):
     def check(self) -> None:
         """Return nothing if this can be sent, as far as can be known here. Raises what `body` does, and TooLarge."""
         _ = self.life_ms
-        encode_body(self.body(0))
+        require_fits(self.body(0))
 
     def digest(self, key: SecretBytes, recipient: str) -> bytes:
         """Return 32 bytes that are equal for sends of the same content to the same *recipient*, address and all."""

@@ -8,9 +8,9 @@ from aimessage.client import fates, gate, loops
 from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
 from aimessage.client.links import MOST_AT_ONCE
-from aimessage.client.sealing import seal_waiting
+from aimessage.client.sealing import Line, open_line, seal_waiting
 from aimessage.client.transaction import Transaction
-from aimessage.e2ee.bodies import Body, encode_body
+from aimessage.e2ee.bodies import Body, encode_body, require_fits
 from aimessage.errors import AimessageError, IdempotencyConflict, VaultDamaged, VaultUnavailable
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
@@ -55,55 +55,103 @@ def save_all(here: Here, drafts: Sequence[Draft], *, sealing: bool = False) -> l
 
     Raises VaultUnavailable, VaultDamaged: none is saved.
     """
-    now_ms = here.now_ms
     results: list[MessageId | AimessageError] = []
     with here.vault.transaction() as vault:
+        batch = _Batch(here, vault, sealing=sealing)
         for draft in drafts:
             try:
-                results.append(_save(here, vault, draft, now_ms))
+                results.append(batch.save(draft))
             except (VaultUnavailable, VaultDamaged):
                 raise
             except AimessageError as error:  # nothing of this one was written; the others are not to blame
                 results.append(error)
-        if sealing:
-            for recipient in dict.fromkeys(draft.recipient for draft in drafts):
-                if vault.peer(here.address(recipient)).conversation.can_send:
-                    seal_waiting(here, vault, recipient, MailClass.MESSAGE, MOST_AT_ONCE)
+        batch.end()
     return results
 
 
-def _save(here: Here, vault: Transaction, draft: Draft, now_ms: int) -> MessageId:
-    key, letter, recipient = here.account.idempotency_key, draft.letter, draft.recipient
-    digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}")
-    claim = key_mac(key, recipient, letter.idempotency_key) if letter.idempotency_key is not None else None
-    body, due = letter.body(now_ms), now_ms + letter.life_ms
-    padded = encode_body(body)  # its size is judged before anything is written
-    message_id = _known(here, vault, claim, digest)
-    if message_id is None:
-        body = loops.count_sent(vault, recipient, body, now_ms)
-        padded = encode_body(body)
-        gate.admit_by_writing(here, vault, recipient, letter.contact)
-        message_id = MessageId(here.entropy(16))
+class _Batch:
+    """The messages of one commit. Their ids have a random half in common, so that they lie together in every index."""
+
+    def __init__(self, here: Here, vault: Transaction, *, sealing: bool) -> None:
+        self._here = here
+        self._vault = vault
+        self._sealing = sealing
+        self._now_ms = here.now_ms
+        self._together = here.entropy(8)
+        self._offset = vault.counter("relay_offset")
+        self._admitted: set[tuple[Username, str]] = set()
+        self._lines: dict[Username, Line | None] = {}
+
+    def save(self, draft: Draft) -> MessageId:
+        """Write one message. Raises why it cannot be sent; nothing of it was written then."""
+        here, vault = self._here, self._vault
+        key, letter, recipient = here.account.idempotency_key, draft.letter, draft.recipient
+        digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}")
+        claim = key_mac(key, recipient, letter.idempotency_key) if letter.idempotency_key is not None else None
+        body = letter.body(self._now_ms)
+        require_fits(body)  # before anything is written
+        message_id = _known(here, vault, claim, digest)
+        if message_id is None:
+            body = loops.count_sent(vault, recipient, body, self._now_ms)
+            if (recipient, letter.contact) not in self._admitted:
+                gate.admit_by_writing(here, vault, recipient, letter.contact)
+                self._admitted.add((recipient, letter.contact))
+            message_id = MessageId(self._together + here.entropy(8))
+            self._insert(message_id, draft, body, claim, digest)
+        if draft.awaited_until:
+            vault.run(
+                "REPLACE INTO awaits (id, peer, answer, until, owner) VALUES (?, ?, NULL, ?, ?)",
+                (message_id, recipient, draft.awaited_until, here.living.token),
+            )
+        return message_id
+
+    def _insert(self, message_id: MessageId, draft: Draft, body: Body, claim: bytes | None, digest: bytes) -> None:
+        vault, now_ms, recipient = self._vault, self._now_ms, draft.recipient
+        line, sealed, pin = self._line(draft), b"", None
+        if line is not None:
+            pin = line.pin
+            padded, sealed = line.seal(message_id, body)
+        else:
+            padded = encode_body(body)
+        due, owner = now_ms + draft.letter.life_ms, self._here.living.token
         summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()), body.hops)
+        told = vault.seal("sent.summary", message_id, msgspec.msgpack.encode(summary))
+        kept = vault.seal("sent.body", message_id, padded)
         vault.run(
             "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
-            "digest, summary, owner) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(message_id, recipient, now_ms, due, claim),
-                *(vault.seal("sent.body", message_id, padded), now_ms),
-                *(due + vault.counter("relay_offset"), digest),
-                *(vault.seal("sent.summary", message_id, msgspec.msgpack.encode(summary)), here.living.token),
-            ),
+            "digest, summary, owner, pin) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (message_id, recipient, now_ms, due, claim, kept, now_ms, due + self._offset, digest, told, owner, pin),
         )
-        _enqueue(vault, recipient, message_id, 0, MailClass.MESSAGE, body.expires_at)
-        if draft.prefix is not None:
-            vault.run("UPDATE outbox SET prefix = ? WHERE id = ?", (draft.prefix, message_id))
-    if draft.awaited_until:
         vault.run(
-            "REPLACE INTO awaits (id, peer, answer, until, owner) VALUES (?, ?, NULL, ?, ?)",
-            (message_id, recipient, draft.awaited_until, here.living.token),
+            "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed, prefix) "
+            "VALUES (?, ?, 0, ?, ?, ?, ?)",
+            (message_id, recipient, int(MailClass.MESSAGE), body.expires_at, sealed, draft.prefix),
         )
-    return message_id
+
+    def _line(self, draft: Draft) -> Line | None:
+        """Return where this message is sealed at once; it is sealed later if its address has to be compared first."""
+        recipient = draft.recipient
+        if not self._sealing:
+            return None
+        if draft.prefix is not None:
+            self._end_line(recipient)
+        if recipient not in self._lines:
+            self._lines[recipient] = open_line(self._here, self._vault, recipient)
+        return self._lines[recipient]
+
+    def _end_line(self, recipient: Username) -> None:
+        line = self._lines.get(recipient)
+        if line is not None:
+            line.end()
+        self._lines[recipient] = None
+
+    def end(self) -> None:
+        """Seal what could not be sealed at once, and keep how far the sessions have gone."""
+        for recipient, line in self._lines.items():
+            if line is not None:
+                line.end()
+            elif self._vault.peer(self._here.address(recipient)).conversation.can_send:
+                seal_waiting(self._here, self._vault, recipient, MailClass.MESSAGE, MOST_AT_ONCE)
 
 
 def _known(here: Here, vault: Transaction, claim: bytes | None, digest: bytes) -> MessageId | None:

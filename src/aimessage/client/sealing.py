@@ -9,14 +9,14 @@ from aimessage.client import fates
 from aimessage.client.account import Here
 from aimessage.client.pins import pin_of
 from aimessage.client.transaction import Peer, Transaction
-from aimessage.e2ee.bodies import decode_body, encode_body
+from aimessage.e2ee.bodies import Body, decode_body, encode_body
 from aimessage.e2ee.fingerprint import require_match
 from aimessage.e2ee.identity import Identity
 from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
 
-__all__ = ["Row", "refuse_misaddressed", "seal_waiting", "take_sealed"]
+__all__ = ["Line", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_sealed"]
 
 _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
@@ -25,12 +25,48 @@ _UNSEALED_BYTES = 4 << 10
 class Row(NamedTuple):
     """One row of the outbox; *body* is that of control mail that is not sealed yet."""
 
+    row: int
     id: MessageId
     attempt: int
     mail_class: int
     expires_at: int
     sealed: bytes
     body: bytes | None
+
+
+class Line:
+    """What one commit saves for one recipient and seals at once: whatever was saved before it is sealed already."""
+
+    def __init__(self, here: Here, vault: Transaction, peer: Peer) -> None:
+        self._here = here
+        self._vault = vault
+        self._peer = peer
+        self._vault_id = vault.vault_id()
+        self.pin = pin_of(peer.conversation.identity)
+
+    def seal(self, message_id: MessageId, body: Body) -> tuple[bytes, bytes]:
+        """Return the padded body in its place of our order, and that sealed for the wire."""
+        peer = self._peer
+        peer.sent_sequence += 1
+        padded = encode_body(msgspec.structs.replace(body, vault_id=self._vault_id, sequence=peer.sent_sequence))
+        peer.conversation, sealed = peer.conversation.seal(message_id, 0, padded, entropy=self._here.entropy)
+        return padded, sealed
+
+    def end(self) -> None:
+        """Keep how far the session has gone, in the commit that keeps what was sealed."""
+        self._vault.save_peer(self._peer)
+
+
+def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | None:
+    """Return the line to *recipient*; None if something waits before it, or there is no session to seal in."""
+    last = vault.run(
+        "SELECT sealed = x'' FROM outbox WHERE peer = ? AND mail_class = ? ORDER BY row DESC LIMIT 1",
+        (recipient, int(MailClass.MESSAGE)),
+    ).fetchone()
+    if last is not None and last[0]:
+        return None
+    peer = vault.peer(here.address(recipient))
+    return Line(here, vault, peer) if peer.conversation.can_send else None
 
 
 def _is_misaddressed(vault: Transaction, recipient: Username, identity: Identity | None) -> bool:
@@ -76,7 +112,7 @@ def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class
 
 def _oldest(vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
     found = vault.run(
-        "SELECT id, attempt, mail_class, expires_at, sealed, body FROM outbox "
+        "SELECT row, id, attempt, mail_class, expires_at, sealed, body FROM outbox "
         "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT ?",
         (recipient, int(mail_class), count),
     )

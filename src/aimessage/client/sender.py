@@ -1,6 +1,7 @@
 """Getting one message accepted: save, then send, try again while it makes sense, and keep what could not leave."""
 
 import contextlib
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Protocol
 
@@ -56,6 +57,11 @@ class Sender:
 
         Raises what the message ended with; Temporary or MailboxFull with the id: it is kept.
         """
+        fate = await self._accepted(recipient, message_id, limit)
+        await self._others(recipient)
+        return fate
+
+    async def _accepted(self, recipient: Username, message_id: MessageId, limit: timedelta) -> str:
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
         fate = "waiting"
         with contextlib.suppress(TimeoutError):
@@ -76,7 +82,6 @@ class Sender:
                         raise self.kept(error, message_id) from None
         if fate == "waiting" and (fate := fates.fate_of(self._here, message_id)) == "waiting":
             raise self.kept(last, message_id)
-        await self._others(recipient)
         return fate
 
     async def pay(self) -> None:
@@ -87,11 +92,21 @@ class Sender:
                     await control.flush(self._here, await self._connection.link())
 
     async def _try(self, recipient: Username, message_id: MessageId) -> str:
-        async with self._here.waiting.turn(f"send-{recipient}"):  # whoever is first sends what the others have saved
-            if (fate := fates.fate_of(self._here, message_id)) != "waiting":
+        here, name = self._here, f"send-{recipient}"
+        async with here.waiting.turn(name, key=message_id) as is_mine:  # whoever is first sends what others have saved
+            if not is_mine:
+                return "accepted"
+            if (fate := fates.fate_of(here, message_id)) != "waiting":
                 return fate
-            await work_off(self._here, await self._connection.link(), recipient)
-        return fates.fate_of(self._here, message_id)
+            accepted: set[MessageId] = set()
+
+            def on_accepted(ids: AbstractSet[MessageId]) -> None:
+                here.waiting.spare(name, ids)
+                if message_id in ids:
+                    accepted.add(message_id)
+
+            await work_off(here, await self._connection.link(), recipient, on_accepted=on_accepted)
+        return "accepted" if accepted else fates.fate_of(here, message_id)
 
     async def _others(self, recipient: Username) -> None:
         """Send what earlier commands left for others, if that is quick; its troubles are not this message's.

@@ -61,6 +61,7 @@ class Transaction:
 
     def __init__(self, database: sqlite3.Connection, storage: StorageKey, entropy: Entropy) -> None:
         self.run = database.execute
+        self.run_many = database.executemany
         self._storage = storage
         self._entropy = entropy
 

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from aimessage.clock import Clock, SystemClock
 from aimessage.errors import VaultUnavailable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Blocking", "OnLoop", "Waiting", "run_blocking"]
 
 _T = TypeVar("_T")
+_Queue: TypeAlias = "list[tuple[bytes, asyncio.Future[bool]]]"
 
 
 class Waiting(Protocol):
@@ -27,11 +29,16 @@ class Waiting(Protocol):
         """Return after *seconds*."""
         ...
 
-    def turn(self, name: str, *, patient: bool = True) -> AbstractAsyncContextManager[object]:
+    def turn(self, name: str, *, patient: bool = True, key: bytes = b"") -> AbstractAsyncContextManager[bool]:
         """A context that only one flow of this process is in at a time, of all that give this *name*; in order.
 
+        It tells whether that is the caller, or somebody has spared its turn, by its *key*.
         Raises VaultUnavailable: another is in it, and the caller is not *patient*.
         """
+        ...
+
+    def spare(self, name: str, keys: AbstractSet[bytes]) -> None:
+        """Those who wait for their turn under one of these *keys* need not any more."""
         ...
 
 
@@ -39,7 +46,7 @@ class OnLoop:
     """Beside other tasks of the running event loop; asyncio is imported by whoever waits so, not before."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns: dict[str, _Queue] = {}  # those that somebody has, and who waits for them
 
     def within(self, seconds: float) -> AbstractAsyncContextManager[object]:
         """A context that ends with TimeoutError once *seconds* have passed in it."""
@@ -53,22 +60,62 @@ class OnLoop:
 
         await asyncio.sleep(seconds)
 
-    @asynccontextmanager
-    async def turn(self, name: str, *, patient: bool = True) -> AsyncIterator[None]:
+    def turn(self, name: str, *, patient: bool = True, key: bytes = b"") -> AbstractAsyncContextManager[bool]:
         """A context that only one flow of this process is in at a time, of all that give this *name*; in order."""
+        if name in self._turns and not patient:
+            raise VaultUnavailable("another flow of this agent is at it")
+        return _Turn(self._turns, name, key)
+
+    def spare(self, name: str, keys: AbstractSet[bytes]) -> None:
+        """Those who wait for their turn under one of these *keys* need not any more."""
+        queue = self._turns.get(name, [])
+        for key, waiter in queue:
+            if key in keys and not waiter.done():
+                waiter.set_result(False)
+        queue[:] = [(key, waiter) for key, waiter in queue if not waiter.done()]
+
+
+class _Turn:
+    """One flow's turn: who leaves hands it to the next."""
+
+    __slots__ = ("_is_mine", "_key", "_name", "_turns")
+
+    def __init__(self, turns: dict[str, _Queue], name: str, key: bytes) -> None:
+        self._turns = turns
+        self._name = name
+        self._key = key
+        self._is_mine = False
+
+    async def __aenter__(self) -> bool:
+        queue = self._turns.get(self._name)
+        if queue is None:
+            self._turns[self._name] = []
+            self._is_mine = True
+            return True
         import asyncio
 
-        lock, others = self._turns.get(name) or (asyncio.Lock(), 0)
-        if others and not patient:
-            raise VaultUnavailable("another flow of this agent is at it")
-        self._turns[name] = lock, others + 1
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        queue.append((self._key, waiter))
         try:
-            async with lock:
-                yield
-        finally:
-            lock, others = self._turns.pop(name)
-            if others > 1:
-                self._turns[name] = lock, others - 1
+            self._is_mine = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self._hand_on()  # it came in the very moment in which nobody wanted it any more
+            raise
+        return self._is_mine
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._is_mine:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        queue = self._turns[self._name]
+        while queue:
+            _, waiter = queue.pop(0)
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        del self._turns[self._name]
 
 
 class Blocking:
@@ -105,9 +152,12 @@ class Blocking:
             raise TimeoutError
 
     @asynccontextmanager
-    async def turn(self, name: str, *, patient: bool = True) -> AsyncIterator[None]:
+    async def turn(self, name: str, *, patient: bool = True, key: bytes = b"") -> AsyncIterator[bool]:
         """Nobody else is here."""
-        yield
+        yield True
+
+    def spare(self, name: str, keys: AbstractSet[bytes]) -> None:
+        """Nobody waits."""
 
 
 def run_blocking(work: Coroutine[Any, Any, _T]) -> _T:

@@ -6,12 +6,13 @@ import msgspec
 
 from aimessage.errors import MalformedOctets, TooLarge
 
-__all__ = ["BODY_BYTES", "Body", "Receipts", "decode_body", "encode_body", "pad", "unpad"]
+__all__ = ["BODY_BYTES", "Body", "Receipts", "decode_body", "encode_body", "pad", "require_fits", "unpad"]
 
 BODY_BYTES = 64 << 10
 """The largest padded body."""
 _BUCKETS = (128, 256, 512, *(kib << 10 for kib in range(1, 65)))
 _TOO_BIG = 1 << 62
+_SURELY_FITS = BODY_BYTES // 4 - 256  # characters, whatever UTF-8 makes of them
 _KINDS = frozenset({"text", "data", "receipt", "retry"})
 
 
@@ -63,6 +64,12 @@ def encode_body(body: Body) -> bytes:
     Raises TooLarge: it does not fit 64 KiB.
     """
     return pad(msgspec.msgpack.encode(body))
+
+
+def require_fits(body: Body) -> None:
+    """Return nothing if *body* fits 64 KiB in whatever place of its sender's order. Raises TooLarge."""
+    if len(body.text) + len(body.data) + len(body.thread) >= _SURELY_FITS:
+        pad(msgspec.msgpack.encode(msgspec.structs.replace(body, vault_id=bytes(16), sequence=_TOO_BIG)))
 
 
 def decode_body(octets: bytes) -> Body:
