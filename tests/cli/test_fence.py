@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from random import Random
+
+from msgspec.structs import replace
 
 from aimessage.cli.render import Screen, fenced
 from aimessage.client.message import Frame, Message, incoming

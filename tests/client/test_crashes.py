@@ -100,3 +100,52 @@ async def test_a_recipient_killed_at_any_commit_applies_each_message_once(tmp_pa
                 "read",
                 "handled",
             }
+
+
+NEVER = 1_000
+
+
+@pytest.mark.parametrize("already_there", [True, False])
+async def test_a_listener_that_dies_with_a_message_in_hand_leaves_that_one_and_no_earlier_one(
+    tmp_path: Path, already_there: bool
+) -> None:
+    texts = [f"task {number}" for number in range(6)]
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        dying = until_killed(bobby, NEVER, "before", "listen", "4")
+        if already_there:
+            await alice.send("bobby", *texts)
+            code, lines = await dying
+        else:
+            listening = asyncio.create_task(dying)
+            async with connect(alice.settings) as me:
+                await asyncio.gather(*(me.send("bobby", text) for text in texts))
+            code, lines = await listening
+        assert (code, lines) == (KILLED, texts[:4])
+        rest = await bobby.heard(3)
+        assert [(message.text, message.redelivered) for message in rest][0] == (texts[3], True)
+        assert [message.text for message in rest] == texts[3:]
+
+
+@pytest.mark.parametrize("edge", ["before", "after", "power cut"])
+async def test_a_listener_killed_at_any_commit_shows_everything_and_marks_what_it_shows_again(
+    tmp_path: Path, edge: str
+) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        number = 0
+        while True:
+            texts = [f"{number}-{part}" for part in "abc"]
+            await alice.send("bobby", *texts)
+            _, lines = await until_killed(bobby, number, edge, "listen", str(len(texts)))
+            shown = Counter(lines)
+            async with connect(bobby.settings) as you:
+                for message in await you.wait(timeout=0 if lines == texts else 5):
+                    assert message.redelivered or message.text not in shown
+                    shown[str(message.text)] += 1
+            assert set(shown) == set(texts)
+            if lines == texts:
+                break  # it came to the end before the chosen commit
+            number += 1
+            assert number < MOST_COMMITS
+        assert number >= 3  # wished for, subscribed, taken in

@@ -16,6 +16,7 @@ from aimessage.client import Message, Settings, connect, register
 from aimessage.client.account import open_here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
+from aimessage.client.handover import Handover
 from aimessage.client.inbox import take_in
 from aimessage.client.profile import load_profile
 from aimessage.client.subscription import Subscription
@@ -94,7 +95,7 @@ async def test_a_delivery_that_comes_twice_has_one_effect(tmp_path: Path) -> Non
             await me.send("bobby", "once")
         here = open_here(load_profile(bobby), None)
         connected = await Connection(here).get()
-        assert await Subscription(here, connected, Changes(here.vault)).begin(publish=False)
+        assert await Subscription(here, connected, Changes(here.vault), Handover()).begin(publish=False)
         delivery = await connected.pushes.get()
         assert isinstance(delivery, Deliver)
         assert take_in(here, [delivery, delivery]) == [*take_in(here, [delivery]), True] == [True, True]

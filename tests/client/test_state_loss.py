@@ -13,6 +13,7 @@ from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
 from aimessage.client.consumers import Filter, claim
 from aimessage.client.fates import rise
+from aimessage.client.handover import Handover
 from aimessage.client.inbox import take_in
 from aimessage.client.order import HOLD_MS
 from aimessage.client.profile import load_profile
@@ -48,7 +49,7 @@ async def deliveries_for(machine: Machine, count: int) -> list[Deliver]:
     """Return what the relay holds for this agent, without acknowledging it."""
     here = machine.here()
     connected = await Connection(here).get()
-    assert await Subscription(here, connected, Changes(here.vault)).begin(publish=False)
+    assert await Subscription(here, connected, Changes(here.vault), Handover()).begin(publish=False)
     found: list[Deliver] = []
     async with asyncio.timeout(30):
         while len(found) < count:

@@ -8,11 +8,11 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aimessage.client import Settings
+from aimessage.client import Message, Settings
 from aimessage.client.account import Here, open_here
 from aimessage.client.agent import Agent
 from aimessage.client.profile import load_profile
@@ -62,6 +62,8 @@ class DyingVault(Vault):
         for mine, copy in self._files():
             shutil.copyfile(copy, mine)
         self._path.with_name(f"{self._path.name}-shm").unlink()  # a machine that starts again has none
+        for worker in (self._path.parent / "locks").glob("worker-*"):
+            os.truncate(worker, 0)  # what was noted there was never synced
 
 
 def dying(settings: Settings, number: int, edge: str) -> Here:
@@ -80,12 +82,25 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+async def counted(messages: AsyncIterable[Message]) -> AsyncIterator[tuple[int, Message]]:
+    """Yield each message behind its number, from 1."""
+    number = 0
+    async for message in messages:
+        number += 1
+        yield number, message
+
+
 async def act(agent: Agent, action: str, text: str) -> None:
-    """Send *text*, or print what is received."""
+    """Send *text*; or print what is received; or listen to that many messages and die with the last in hand."""
     if action == "send":
         sent = await agent.send("bobby", text, idempotency_key=text)
         say(sent.id)
         return
+    if action == "listen":
+        async for number, message in counted(agent.listen()):
+            say(str(message.text))
+            if number == int(text):
+                os._exit(KILLED)
     for message in await agent.wait(timeout=10, keep=True):
         say(str(message.text))
         agent.shown([message])

@@ -2,12 +2,12 @@
 
 import shlex
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
+from msgspec.structs import replace
 
 from aimessage.cli.durations import DURATION
 from aimessage.cli.options import Shared, shared_options

@@ -18,6 +18,7 @@ from aimessage.client.deadletters import DeadLetter
 from aimessage.client.fates import FATES, Fate
 from aimessage.client.history import Entry, history
 from aimessage.client.letter import Letter
+from aimessage.client.listening import showing
 from aimessage.client.message import Message
 from aimessage.client.presence import UserPresence, list_users
 from aimessage.client.profile import Profile
@@ -36,7 +37,6 @@ from aimessage.types import message_id_text, parse_message_id
 
 __all__ = ["Agent"]
 
-_BATCH = 32
 _SETTLE = timedelta(seconds=5)
 
 
@@ -216,24 +216,22 @@ class Agent:
         Lost links are replaced. Raises Superseded: another `listen` of this agent, here or on another machine, receives
         now; NotAuthenticated.
         """
+        left = count
         wanted = Filter(sender, thread)
-        shown, mine = 0, list[int]()
         async with self._receiver.receiving(Need.LISTEN, until_handled=manual_ack) as watch:
-            try:
+            with showing(self._here, self._receiver, wanted, until_handled=manual_ack) as consumer:
                 while True:
-                    batch = consumers.claim(self._here, wanted, min(_BATCH, (count or shown + _BATCH) - shown))
-                    mine = [*(mine if manual_ack else ()), *(row for row, _ in batch)]
-                    for _, message in batch:
+                    batch = consumer.take(left)
+                    for row, message in batch:
                         yield message.held_by(self)
                         # Only now: a consumer that failed or left meanwhile is shown this message again.
-                        self.shown([message], until_handled=manual_ack)
-                        shown += 1
-                        if shown == count:
-                            return
+                        consumer.was_shown(row)
+                        if left is not None:
+                            left -= 1
+                            if not left:
+                                return
                     if not batch:
-                        await self._receiver.next(watch, 1.0)
-            finally:
-                consumers.give_back(self._here, mine)
+                        await consumer.more(watch)
 
     async def wait(
         self,

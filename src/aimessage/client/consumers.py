@@ -1,6 +1,7 @@
 """Who is shown what: a row goes to one consumer, and comes back, marked, if that one ends without acknowledging it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -34,7 +35,7 @@ __all__ = [
     "stop_awaiting",
     "take",
     "take_answer",
-    "tidy",
+    "tidied",
 ]
 
 _COLUMNS = "row, sender, id, kind, received_at, content, flags, redelivered"
@@ -48,16 +49,19 @@ class Filter:
     thread: str | None = None
 
     def admits(self, message: Message) -> bool:
-        """Return whether the consumer wants this one."""
+        """Return whether the consumer wants this one of its sender."""
         return self.thread is None or message.thread == self.thread
+
+    def admits_from(self, sender: str, thread: str | None) -> bool:
+        """Return whether the consumer wants what *sender* says in *thread*."""
+        return self.sender in (None, sender) and self.thread in (None, thread)
 
 
 def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
     """Take up to *limit* rows that nobody has, oldest first; they are ours until we show or give them back."""
     if not _is_worth_a_look(here):
         return []
-    with here.vault.transaction() as vault:
-        tidy(here, vault)
+    with tidied(here) as vault:
         fitting = rows_in(here, vault, ("new",), wanted, 0, limit + 1)
         taken = fitting[:limit]
         take(here, vault, [row for row, _ in taken])
@@ -65,16 +69,21 @@ def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
     return [(row, message.with_more(at < last or len(fitting) > limit)) for at, (row, message) in enumerate(taken)]
 
 
-def tidy(here: Here, vault: Transaction) -> None:
-    """Let through what has waited long enough, and free the rows of consumers that have ended."""
-    shelf.release_due(here, vault, here.now_ms)
-    _reclaim(here, vault)
+@contextmanager
+def tidied(here: Here) -> Iterator[Transaction]:
+    """A lasting transaction; in it, what has waited long enough is let through, and rows of who has ended are free."""
+    with here.vault.transaction() as vault:
+        shelf.release_due(here, vault, here.now_ms)
+        ended = _reclaim(here, vault)
+        yield vault
+    for owner in ended:
+        here.living.bury(owner)
 
 
 def take(here: Here, vault: Transaction, rows: Iterable[int]) -> None:
     """These rows, which nobody has, are ours until we show or give them back."""
-    for row in rows:
-        vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, row))
+    token = here.living.token
+    vault.run_many("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", [(token, row) for row in rows])
 
 
 def rows_in(
@@ -85,6 +94,7 @@ def rows_in(
     Threads are sealed, so each row is opened.
     """
     found: list[tuple[int, Message]] = []
+    standings = _Standings(vault)
     marks = ", ".join("?" * len(states))
     while len(found) < limit:
         rows = vault.run(
@@ -95,7 +105,7 @@ def rows_in(
         if not rows:
             break
         after = rows[-1][0]
-        found += [each for each in (_opened(here, vault, row) for row in rows) if wanted.admits(each[1])]
+        found += [each for each in (_opened(here, standings, row) for row in rows) if wanted.admits(each[1])]
     return found[:limit]
 
 
@@ -106,7 +116,7 @@ def one_in(here: Here, vault: Transaction, states: Sequence[str], message_id: Me
         f"SELECT {_COLUMNS} FROM inbox WHERE id = ? AND state IN ({marks}) ORDER BY row LIMIT 1",  # noqa: S608 - constants
         (message_id, *states),
     ).fetchone()
-    return _opened(here, vault, row)[1] if row else None
+    return _opened(here, _Standings(vault), row)[1] if row else None
 
 
 def is_unread(vault: Transaction, row: int) -> bool:
@@ -121,16 +131,18 @@ def _is_worth_a_look(here: Here) -> bool:
         return vault.run(f"SELECT 1 FROM inbox WHERE state IN ({states}) LIMIT 1").fetchone() is not None  # noqa: S608 - constants
 
 
-def _reclaim(here: Here, vault: Transaction) -> None:
-    """Free the rows of consumers that have ended."""
+def _reclaim(here: Here, vault: Transaction) -> list[str | None]:
+    """Free the rows of consumers that have ended, but for those that they noted as shown; return who had ended."""
     owners = vault.run("SELECT DISTINCT consumer FROM inbox WHERE state IN ('claimed', 'answer')").fetchall()
-    for (owner,) in owners:
-        if not here.living.is_alive(owner):
-            vault.run(
-                "UPDATE inbox SET redelivered = redelivered OR state = 'claimed', state = 'new', consumer = NULL "
-                "WHERE consumer IS ? AND state IN ('claimed', 'answer')",
-                (owner,),
-            )
+    ended = [owner for (owner,) in owners if not here.living.is_alive(owner)]
+    for owner in ended:
+        _show(vault, owner, here.living.notes_of(owner))
+        vault.run(
+            "UPDATE inbox SET redelivered = redelivered OR state = 'claimed', state = 'new', consumer = NULL "
+            "WHERE consumer IS ? AND state IN ('claimed', 'answer')",
+            (owner,),
+        )
+    return ended
 
 
 def release_what_is_due(here: Here) -> None:
@@ -160,20 +172,26 @@ def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) 
     """
     # A power cut may undo this, but not the claim: then these rows come again, marked `redelivered`.
     with here.vault.transaction(lasting=False) as vault:
-        for row in rows:
-            found = vault.run(
-                "SELECT sender, id, wants, held FROM inbox WHERE row = ? AND state IN ('claimed', 'answer') "
-                "AND consumer = ?",
-                (row, here.living.token),
-            ).fetchone()
-            if found is None:
-                continue
-            sender, message_id, wants, held = found
-            owe_receipt(vault, sender, message_id, wants, Receipts.READ)
-            if not until_handled:
-                vault.run("UPDATE inbox SET state = 'shown', consumer = NULL WHERE row = ?", (row,))
-                if held:  # the one who took it in waited for this
-                    owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
+        _show(vault, here.living.token, rows, until_handled=until_handled)
+
+
+def _show(vault: Transaction, owner: str | None, rows: Iterable[int], *, until_handled: bool = False) -> None:
+    numbers = set(rows)
+    if not numbers:
+        return
+    found = vault.run(
+        "SELECT row, sender, id, wants, held FROM inbox WHERE row BETWEEN ? AND ? AND consumer IS ? "
+        "AND state IN ('claimed', 'answer')",
+        (min(numbers), max(numbers), owner),
+    ).fetchall()
+    theirs = [columns for columns in found if columns[0] in numbers]
+    for _, sender, message_id, wants, held in theirs:
+        owe_receipt(vault, sender, message_id, wants, Receipts.READ)
+        if held and not until_handled:  # the one who took it in waited for this
+            owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
+    if not until_handled:
+        shown = [(columns[0],) for columns in theirs]
+        vault.run_many("UPDATE inbox SET state = 'shown', consumer = NULL WHERE row = ?", shown)
 
 
 def acknowledge(here: Here, message_id: MessageId) -> Username:
@@ -231,7 +249,7 @@ def take_answer(here: Here, message_id: MessageId) -> Message | None:
     with here.vault.transaction() as vault:
         row = vault.run(f"SELECT {_COLUMNS} FROM inbox WHERE row = ?", found).fetchone()  # noqa: S608 - constants
         vault.run("UPDATE inbox SET state = 'claimed', consumer = ? WHERE row = ?", (here.living.token, *found))
-        return _opened(here, vault, row)[1] if row else None
+        return _opened(here, _Standings(vault), row)[1] if row else None
 
 
 def stop_awaiting(here: Here, message_id: MessageId) -> None:
@@ -254,19 +272,35 @@ def received_before(
         "AND state NOT IN ('held', 'asked', 'quarantined', 'pending') ORDER BY received_at DESC, row DESC LIMIT ?4",
         (*before, peer, limit),
     ).fetchall()
-    return [((row[4], row[0]), _opened(here, vault, row)[1]) for row in rows]
+    return [((row[4], row[0]), _opened(here, _Standings(vault), row)[1]) for row in rows]
 
 
 _Columns = tuple[int, str, bytes, str, int, bytes, str, int]
+_decode = msgspec.msgpack.Decoder(Content).decode
 
 
-def _opened(here: Here, vault: Transaction, columns: _Columns) -> tuple[int, Message]:
+class _Standings:
+    """What one reader's transaction knows of senders; each is looked up once."""
+
+    def __init__(self, vault: Transaction) -> None:
+        self.vault = vault
+        self._known: dict[str, tuple[str | None, str, str]] = {}
+
+    def of(self, sender: str) -> tuple[str | None, str, str]:
+        """Return the fingerprint of the key that is pinned, if one is, the trust in it, and the contact."""
+        if sender not in self._known:
+            pin, trust, contact = self.vault.standing(sender)
+            self._known[sender] = fingerprint(identity_of_pin(pin)) if pin else None, trust, contact
+        return self._known[sender]
+
+
+def _opened(here: Here, standings: _Standings, columns: _Columns) -> tuple[int, Message]:
     row, sender, message_id, kind, received_at, sealed, flags, redelivered = columns
-    octets = vault.unseal("inbox.content", sender.encode() + message_id, sealed)
-    content = msgspec.msgpack.decode(octets, type=Content)
-    pin, trust, contact = vault.standing(sender)
-    if pin is None or fingerprint(identity_of_pin(pin)) != content.fingerprint:
-        trust = "changed" if pin is not None and content.fingerprint else content.trust
+    octets = standings.vault.unseal("inbox.content", sender.encode() + message_id, sealed)
+    content = _decode(octets)
+    pinned, trust, contact = standings.of(sender)
+    if pinned != content.fingerprint:
+        trust = "changed" if pinned is not None and content.fingerprint else content.trust
     elif trust != "verified":
         trust = content.trust  # as it was when the message came; only a person's word speaks of the past too
     message = incoming(

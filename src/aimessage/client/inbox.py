@@ -5,14 +5,20 @@ from collections.abc import Sequence
 from aimessage.client import control, gate, loops, shelf
 from aimessage.client.account import Here
 from aimessage.client.gate import Ruling
-from aimessage.client.order import HOLD_MS, Heard, Place
+from aimessage.client.handover import Handover, Seat
+from aimessage.client.hearing import Hearing
+from aimessage.client.message import Frame, Message, incoming
+from aimessage.client.order import HOLD_MS, Place
 from aimessage.client.owed import owe_receipt, owe_retry
 from aimessage.client.pins import is_pinned, pin_of
 from aimessage.client.shelf import Arrival, Content
 from aimessage.client.transaction import Peer, Transaction
+from aimessage.clock import milliseconds
 from aimessage.e2ee.bodies import Body, Receipts, decode_body
 from aimessage.e2ee.fingerprint import fingerprint
+from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.session import Envelope, Opened
+from aimessage.e2ee.text import reveal
 from aimessage.errors import AimessageError, DecryptionFailed, MalformedOctets
 from aimessage.types import MessageId, Username, parse_username
 from aimessage.wire.frames import Deliver, MailClass
@@ -23,45 +29,67 @@ _UNOPENED = 200  # kept of one sender; a relay could make up any number, of send
 _UNOPENED_IN_ALL = 2_000
 
 
-def take_in(here: Here, deliveries: Sequence[Deliver], *, until_handled: bool = False) -> list[bool]:
+def take_in(
+    here: Here, deliveries: Sequence[Deliver], handover: Handover | None = None, *, until_handled: bool = False
+) -> list[bool]:
     """Give each delivery its one effect, all in one commit; a duplicate has none. Return which relay copies may go.
 
-    With *until_handled* the relay's copy of a message stays until a consumer has acknowledged it.
+    Who waits for mail by *handover* is handed what is his, claimed in the same commit. With *until_handled* the relay's
+    copy of a message stays until a consumer has acknowledged it.
     """
     with here.vault.transaction() as vault:
-        intake = _Intake(here, vault, until_handled=until_handled)
-        done = [intake.take(delivery) for delivery in deliveries]
+        intake = _Intake(here, vault, handover or Handover(), until_handled=until_handled)
+        done = intake.take_all(deliveries)
         intake.save()
+    for seat, row, message in intake.handed:
+        seat.taken.append((row, message))
     return done
 
 
 class _Intake:
-    """One transaction's worth of deliveries; a peer is read and written once."""
+    """One transaction's worth of deliveries; what all of them need is read and written once."""
 
-    def __init__(self, here: Here, vault: Transaction, *, until_handled: bool) -> None:
+    def __init__(self, here: Here, vault: Transaction, handover: Handover, *, until_handled: bool) -> None:
         self._here = here
         self._vault = vault
         self._until_handled = until_handled
-        self._now_ms = here.now_ms
+        self._now = here.clock.now()
+        self._now_ms = milliseconds(self._now)
         self._policy = gate.policy_of(vault)
         self._peers: dict[Username, Peer] = {}
         self._changed: set[Username] = set()
+        self._seen: set[tuple[Username, MessageId]] = set()
+        self._opened: list[tuple[Username, MessageId]] = []
+        self._hearing = Hearing(here, vault, self._now_ms)
+        self._fingerprints: dict[Identity, str] = {}
+        self._is_healing = vault.run("SELECT 1 FROM retries LIMIT 1").fetchone() is not None
+        self._handover = handover
+        self._is_handing = handover.is_awaited and not shelf.has_unread(vault)
+        self.handed: list[tuple[Seat, int, Message]] = []
 
-    def take(self, delivery: Deliver) -> bool:
-        """Give *delivery* its effect; return whether the relay's copy may go."""
-        envelope = _envelope(delivery)
-        if envelope is None:
-            return True
-        if self._vault.has_seen(envelope.sender, envelope.message_id):
+    def take_all(self, deliveries: Sequence[Deliver]) -> list[bool]:
+        """Give each its effect; return of each whether the relay's copy may go."""
+        mail = [(_envelope(delivery), delivery.mail_class) for delivery in deliveries]
+        of_senders: dict[Username, list[MessageId]] = {}
+        for envelope, _ in mail:
+            if envelope is not None:
+                of_senders.setdefault(envelope.sender, []).append(envelope.message_id)
+        for sender, ids in of_senders.items():
+            self._seen |= {(sender, message_id) for message_id in self._vault.seen_among(sender, ids)}
+        return [envelope is None or self._take(envelope, mail_class) for envelope, mail_class in mail]
+
+    def _take(self, envelope: Envelope, mail_class: int) -> bool:
+        """Give a message its effect; return whether the relay's copy may go."""
+        if (envelope.sender, envelope.message_id) in self._seen:
             return self._again(envelope)
         peer = self._peer(envelope.sender)
         try:
             opened = peer.conversation.open(
-                self._here.account, envelope, self._vault, now=self._here.clock.now(), entropy=self._here.entropy
+                self._here.account, envelope, self._vault, now=self._now, entropy=self._here.entropy
             )
             body = decode_body(opened.body)
         except (DecryptionFailed, MalformedOctets):
-            return self._keep_unopened(peer, envelope, delivery.mail_class)
+            return self._keep_unopened(peer, envelope, mail_class)
         ruling = gate.ruling_on(self._vault, self._policy, peer)
         if ruling is Ruling.IGNORE:
             self._vault.bump("strangers_turned_away")
@@ -75,9 +103,11 @@ class _Intake:
         return True
 
     def save(self) -> None:
-        """Write the peers back."""
+        """Write back what is kept once for all of them."""
         for name in self._changed:
             self._vault.save_peer(self._peers[name])
+        self._vault.mark_seen(self._opened, self._now_ms)
+        self._hearing.save()
 
     def _peer(self, name: Username) -> Peer:
         if name not in self._peers:
@@ -105,8 +135,11 @@ class _Intake:
         self._changed.add(peer.name)
         if opened.used_pair:
             self._vault.erase_pair(opened.used_pair)
-        self._vault.mark_seen(envelope.sender, envelope.message_id, self._now_ms)
-        self._heal(envelope)
+        key = envelope.sender, envelope.message_id
+        self._seen.add(key)
+        self._opened.append(key)
+        if self._is_healing:
+            self._heal(envelope)
         if body.is_control:
             control.heed(self._here, self._vault, peer, pin_of(opened.identity) or b"", body)
             return True
@@ -115,14 +148,15 @@ class _Intake:
                 peer.turned_away += 1
                 return True
             case Ruling.DISCARD:
-                self._pass_over(peer, body)
+                self._hearing.pass_over(peer.name, body)
                 return True
             case Ruling.HOLD if peer.contact != "pending":
-                gate.announce(self._here, self._vault, peer, fingerprint(opened.identity), self._now_ms)
+                gate.announce(self._here, self._vault, peer, self._fingerprint(opened.identity), self._now_ms)
+                self._is_handing = False  # this comes first
             case _ if peer.contact == "requested":
                 peer.contact = "accepted"
         body = loops.true_hops(self._vault, peer.name, body)
-        arrival = self._arrival(envelope, Content(body, b"", fingerprint(opened.identity), peer.trust))
+        arrival = self._arrival(envelope, Content(body, b"", self._fingerprint(opened.identity), peer.trust))
         arrival.flags = "loop" if loops.heard(self._vault, peer.name, body, self._now_ms) else ""
         # A stranger's copy at the relay goes at once: it must not fill the window that contacts need.
         arrival.held = self._until_handled and ruling is Ruling.ADMIT
@@ -134,31 +168,48 @@ class _Intake:
             owe_receipt(self._vault, peer.name, arrival.id, arrival.wants, Receipts.DELIVERED)
         return not arrival.held
 
-    def _pass_over(self, peer: Peer, body: Body) -> None:
-        """Count a message that is not kept: should we hear this peer again, what we refused is no gap."""
-        heard = shelf.heard_of(self._vault, peer.name, body.vault_id) or Heard(body.vault_id, 1)
-        shelf.save_heard(self._vault, peer.name, heard.after(body.sequence), self._now_ms)
-
     def _place(self, peer: Peer, arrival: Arrival, body: Body) -> None:
         """Put the message where its sequence says."""
-        heard = shelf.heard_of(self._vault, peer.name, body.vault_id)
-        if heard is None:
-            # A restored vault has forgotten what came before: it cannot tell a gap from its own loss.
-            forgetful = self._vault.counter("restored") and not shelf.has_heard(self._vault, peer.name)
-            heard = Heard(body.vault_id, body.sequence if forgetful else 1)
-        place = heard.place(body.sequence)
+        place = self._hearing.place(peer.name, body)
         arrival.vault, arrival.sequence = body.vault_id, body.sequence
         late = "late" if place is Place.LATE else ""
         expired = "expired" if body.expires_at and body.expires_at < self._now_ms else ""
         arrival.flags = " ".join(flag for flag in (arrival.flags, late, expired) if flag)
         if place is Place.EARLY:
             arrival.state, arrival.due = "held", self._now_ms + HOLD_MS
+            shelf.put(self._vault, arrival)
+            return
+        if not self._hand_over(peer, arrival, body):
+            row = shelf.put(self._vault, arrival)
+            if arrival.answers:
+                shelf.let_through(self._here, self._vault, row)
+            self._is_handing = False  # what follows must not overtake it
+        if place is Place.NEXT and self._hearing.follow(peer.name, body):
+            self._is_handing = False
+
+    def _hand_over(self, peer: Peer, arrival: Arrival, body: Body) -> bool:
+        """Put the message into the hands of a consumer that waits for it; return whether there is one."""
+        if not self._is_handing or arrival.state != "new":
+            return False
+        if shelf.is_asked_for(self._vault, peer.name, arrival.answers):
+            return False
+        seat = self._handover.taker(peer.name, reveal(body.thread)[0])
+        if seat is None:
+            return False
+        arrival.state, arrival.consumer = "claimed", self._here.living.token
         row = shelf.put(self._vault, arrival)
-        if place is not Place.EARLY and arrival.answers:
-            shelf.let_through(self._here, self._vault, row)
-        if place is Place.NEXT:
-            heard = shelf.release_following(self._here, self._vault, peer.name, heard.after(body.sequence))
-        shelf.save_heard(self._vault, peer.name, heard, self._now_ms)
+        frame = Frame(row, peer.name, self._here.profile.username, arrival.id, "message", self._now_ms, peer.contact)
+        content, flags = arrival.content, tuple(arrival.flags.split())
+        message = incoming(
+            frame, body, fingerprint=content.fingerprint, trust=content.trust, flags=flags, redelivered=False
+        )
+        self.handed.append((seat, row, message))
+        return True
+
+    def _fingerprint(self, identity: Identity) -> str:
+        if identity not in self._fingerprints:
+            self._fingerprints[identity] = fingerprint(identity)
+        return self._fingerprints[identity]
 
     def _heal(self, envelope: Envelope) -> None:
         """What could not be opened before has come again: nobody needs to hear of the first time."""
@@ -186,6 +237,7 @@ class _Intake:
         if ruling is not Ruling.ADMIT or self._is_flooded(peer.name):
             self._vault.bump("undecryptable_dropped")
             return True
+        self._is_handing, self._is_healing = False, True
         if owe_retry(self._vault, *key, self._now_ms):
             arrival.state, arrival.due = "asked", self._now_ms + shelf.ASKED_MS
         shelf.put(self._vault, arrival)

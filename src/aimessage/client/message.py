@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
 from typing import NoReturn, Protocol, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from aimessage.clock import timestamp
 from aimessage.e2ee.bodies import Body
@@ -28,8 +30,7 @@ class Replier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One incoming message. `content_trust` is always untrusted: `from_trust` speaks of the key only."""
 
     id: str
@@ -58,7 +59,7 @@ class Message:
     truncated: bool = False
     bytes: int = 0
     more_waiting: bool = False
-    agent: Replier | None = field(default=None, repr=False, compare=False)
+    agent: Replier | None = None
 
     def with_more(self, more: bool) -> Self:
         """Return this message saying whether more of them wait."""
@@ -91,15 +92,14 @@ class Message:
     def as_json(self) -> dict[str, object]:
         """Return the object that `listen --json` prints, `v` first."""
         values: dict[str, object] = {"v": 1, "type": self.type}
-        for each in fields(self):
-            if each.name != "agent":
-                value = getattr(self, each.name)
-                values[each.name.rstrip("_")] = list(value) if isinstance(value, tuple) else value
+        for name in self.__struct_fields__:
+            if name != "agent":
+                value = getattr(self, name)
+                values[name.rstrip("_")] = list(value) if isinstance(value, tuple) else value
         return values
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """What the inbox knows of a message without opening its body; *received_at* in milliseconds since 1970."""
 
     row: int

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import islice
 from typing import Final, Self, TypeVar
 
+import msgspec
+
 from aimessage.client import consumers
 from aimessage.client.account import Here
 from aimessage.client.consumers import Filter
@@ -76,8 +78,7 @@ class InboxPage:
         return replace(self, messages=tuple(message.held_by(agent) for message in self.messages))
 
 
-@dataclass(frozen=True, slots=True)
-class Slice(Message):
+class Slice(Message, frozen=True):
     """A message, or a piece of it: its text from *offset* on; the next piece begins at *next_offset*, if there is one.
 
     Both count characters. Of a message of kind data that is not whole, `text` is a piece of its JSON.
@@ -179,8 +180,7 @@ def look(here: Here, query: Query, budget: Budget, *, claim: bool) -> InboxPage:
         with here.vault.reading() as vault:
             found = [message for _, message in consumers.rows_in(here, vault, states, wanted, after, query.limit + 1)]
         return page_of(found, query.limit, budget)
-    with here.vault.transaction() as vault:
-        consumers.tidy(here, vault)
+    with consumers.tidied(here) as vault:
         found = [message for _, message in consumers.rows_in(here, vault, states, wanted, after, query.limit + 1)]
         page = page_of(found, query.limit, budget)
         consumers.take(here, vault, [int(each.cursor) for each in page.messages])
@@ -196,8 +196,7 @@ def slice_of(here: Here, message_id: str, budget: Budget, offset: int) -> tuple[
     """
     budget = budget.checked()
     wanted = parse_message_id(message_id)
-    with here.vault.transaction() as vault:
-        consumers.tidy(here, vault)
+    with consumers.tidied(here) as vault:
         message = consumers.one_in(here, vault, STATES["all"], wanted)
         if message is None:
             raise MessageUnknown(f"no message {message_id_text(wanted)} has come here", hint="aimessage inbox")
@@ -256,19 +255,20 @@ def preview_of(message: Message, longest: int) -> Message:
     cut_thread = thread is not None and len(thread) > _THREAD_CHARS
     if len(said) <= longest and not cut_thread:
         return message
-    shown = replace(message, thread=thread[:_THREAD_CHARS] if thread is not None else None, truncated=True)
-    return replace(shown, text=said[:longest], data=None) if len(said) > longest else shown
+    short = thread[:_THREAD_CHARS] if thread is not None else None
+    shown = msgspec.structs.replace(message, thread=short, truncated=True)
+    return msgspec.structs.replace(shown, text=said[:longest], data=None) if len(said) > longest else shown
 
 
 def _piece(message: Message, said: str, offset: int, length: int) -> Slice:
     end = offset + length
-    shown = replace(preview_of(message, 0) if said else message, text=said[offset:end], data=None, truncated=True)
+    preview = preview_of(message, 0) if said else message
+    shown = msgspec.structs.replace(preview, text=said[offset:end], data=None, truncated=True)
     return _as_slice(shown, offset, end if end < len(said) else None)
 
 
 def _as_slice(message: Message, offset: int, following: int | None) -> Slice:
-    fields = {name: getattr(message, name) for name in Message.__dataclass_fields__}
-    return Slice(**fields, offset=offset, next_offset=following)
+    return Slice(**msgspec.structs.asdict(message), offset=offset, next_offset=following)
 
 
 def _said(message: Message) -> str:

@@ -13,6 +13,7 @@ from aimessage.client.account import Here
 from aimessage.client.changes import Changes, Watch
 from aimessage.client.connection import Connection
 from aimessage.client.delays import Delays
+from aimessage.client.handover import Handover
 from aimessage.client.locks import take_lock
 from aimessage.client.subscription import Subscription, renew_vault
 from aimessage.errors import AimessageError, GenerationStale, NotARelay, Superseded, Temporary
@@ -54,6 +55,7 @@ class Receiver:
     _failure: AimessageError | None = None
     _settled: bool = False
     trouble: AimessageError | None = None
+    handover: Handover = field(default_factory=Handover)
 
     @asynccontextmanager
     async def receiving(self, need: Need, *, until_handled: bool = False) -> AsyncIterator[Watch]:
@@ -162,7 +164,7 @@ class Receiver:
         wish = self._wishes()
         connected = await self.connection.get(fresh=True)
         progress.met = True
-        subscription = Subscription(self.here, connected, self.changes)
+        subscription = Subscription(self.here, connected, self.changes, self.handover)
         if not await subscription.begin(publish=max(self._needs) > Need.WATCH):
             self._set_settled()
             return _PASSIVE_SECONDS

@@ -19,7 +19,10 @@ __all__ = [
     "Arrival",
     "Content",
     "has_heard",
+    "has_held",
+    "has_unread",
     "heard_of",
+    "is_asked_for",
     "let_through",
     "move_up",
     "put",
@@ -67,6 +70,7 @@ class Arrival(msgspec.Struct):
     wants: int = 0
     held: bool = False
     answers: bytes = b""
+    consumer: str | None = None
 
 
 def put(vault: Transaction, arrival: Arrival) -> int:
@@ -75,11 +79,11 @@ def put(vault: Transaction, arrival: Arrival) -> int:
     content = vault.seal("inbox.content", key, msgspec.msgpack.encode(arrival.content))
     cursor = vault.run(
         "INSERT INTO inbox (sender, id, attempt, kind, state, received_at, content, flags, sequence, due, wants, held, "
-        "answers, vault) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "answers, vault, consumer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(arrival.sender, arrival.id, arrival.attempt, arrival.kind, arrival.state, arrival.received_at, content),
             *(arrival.flags, arrival.sequence, arrival.due, arrival.wants, int(arrival.held)),
-            *(arrival.answers, arrival.vault),
+            *(arrival.answers, arrival.vault, arrival.consumer),
         ),
     )
     return int(cursor.lastrowid or 0)
@@ -99,6 +103,23 @@ def let_through(here: Here, vault: Transaction, row: int) -> None:
         state, consumer = "answer", found[1]
         vault.run("UPDATE awaits SET answer = ? WHERE id = ?", (row, found[0]))
     vault.run("UPDATE inbox SET state = ?, consumer = ?, due = 0 WHERE row = ?", (state, consumer, row))
+
+
+def is_asked_for(vault: Transaction, sender: Username, answers: bytes) -> bool:
+    """Return whether somebody waits, or has waited, for *sender*'s answer to this message of ours."""
+    sql = "SELECT 1 FROM awaits WHERE id = ? AND peer = ? AND answer IS NULL"
+    return bool(answers) and vault.run(sql, (answers, sender)).fetchone() is not None
+
+
+def has_held(vault: Transaction, sender: Username) -> bool:
+    """Return whether anything of *sender* waits for what was sent before it."""
+    sql = "SELECT 1 FROM inbox WHERE sender = ? AND state = 'held' LIMIT 1"
+    return vault.run(sql, (sender,)).fetchone() is not None
+
+
+def has_unread(vault: Transaction) -> bool:
+    """Return whether anything is there for whoever comes first."""
+    return vault.run("SELECT 1 FROM inbox WHERE state = 'new' LIMIT 1").fetchone() is not None
 
 
 def _waits_for_a_word(vault: Transaction, row: int) -> bool:

@@ -8,6 +8,7 @@ from aimessage.client import consumers, control, fates, inbox, state
 from aimessage.client.account import Here
 from aimessage.client.changes import Changes, Watch
 from aimessage.client.connection import Connected
+from aimessage.client.handover import Handover
 from aimessage.client.link import Link
 from aimessage.client.prekeys import PAIRS_LOW, is_stale, next_epoch, publish_prekeys, renew_bundle, stock_pairs
 from aimessage.wire.frames import Ack, Acknowledge, CaughtUp, Deliver, PairsLow, RelayFrame, Subscribe, Subscribed
@@ -26,8 +27,9 @@ _HOUSEKEEPING_SECONDS = 3600.0
 class Subscription:
     """Built for one link; *held* are deliveries whose relay copies are still needed, by position."""
 
-    def __init__(self, here: Here, connected: Connected, changes: Changes) -> None:
+    def __init__(self, here: Here, connected: Connected, changes: Changes, handover: Handover) -> None:
         self._here = here
+        self._handover = handover
         self._connected = connected
         self._changes = changes
         self._held: dict[int, Deliver] = {}
@@ -58,7 +60,8 @@ class Subscription:
             frames = await _next_pushes(pushes, link)
             deliveries = [frame for frame in frames if isinstance(frame, Deliver)]
             if deliveries:
-                self._settle(deliveries, inbox.take_in(self._here, deliveries, until_handled=until_handled()))
+                done = inbox.take_in(self._here, deliveries, self._handover, until_handled=until_handled())
+                self._settle(deliveries, done)
             for frame in frames:
                 if isinstance(frame, PairsLow):
                     self._pairs_left = min(max(frame.left, 0), PAIRS_PER_STOCK)
@@ -69,7 +72,7 @@ class Subscription:
     def _settle(self, deliveries: Sequence[Deliver], done: Sequence[bool]) -> None:
         over = [each for each, may_go in zip(deliveries, done, strict=True) if may_go]
         kept = [each for each, may_go in zip(deliveries, done, strict=True) if not may_go]
-        asked = consumers.asked_among(self._here, {_key(each) for each in kept})
+        asked = consumers.asked_among(self._here, {_key(each) for each in kept}) if kept else set()
         for each in kept:
             if _key(each) in asked and not self._has_room(each):
                 over.append(each)  # the vault has it, and it is asked for: the relay's copy is only a second chance

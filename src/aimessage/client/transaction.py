@@ -1,6 +1,7 @@
 """What one write transaction of the vault can read and change; values are sealed on the way in."""
 
 import sqlite3
+from collections.abc import Iterable, Sequence
 
 from aimessage.crypto.aead import StorageKey
 from aimessage.crypto.random import Entropy
@@ -177,10 +178,13 @@ class Transaction:
         """Forget a one-time pair that a session has used."""
         self.run("DELETE FROM pairs WHERE reference = ?", (reference,))
 
-    def has_seen(self, sender: Username, message_id: MessageId) -> bool:
-        """Return whether this message has had its effect."""
-        return bool(self.run("SELECT 1 FROM seen WHERE sender = ? AND id = ?", (sender, message_id)).fetchone())
+    def seen_among(self, sender: Username, ids: Sequence[MessageId]) -> set[MessageId]:
+        """Return which of these messages of one sender have had their effect."""
+        marks = ", ".join("?" * len(ids))
+        rows = self.run(f"SELECT id FROM seen WHERE sender = ? AND id IN ({marks})", (sender, *ids))  # noqa: S608 - marks
+        return {MessageId(message_id) for (message_id,) in rows}
 
-    def mark_seen(self, sender: Username, message_id: MessageId, now_ms: int) -> None:
-        """From now on this message is a duplicate."""
-        self.run("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (sender, message_id, now_ms))
+    def mark_seen(self, keys: Iterable[tuple[Username, MessageId]], now_ms: int) -> None:
+        """From now on these messages are duplicates."""
+        rows = [(sender, message_id, now_ms) for sender, message_id in keys]
+        self.run_many("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", rows)

@@ -2,9 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
+
+import msgspec
 
 from aimessage import client
 from aimessage.errors import BadValue
@@ -246,5 +248,5 @@ class Agent:
         return Sent(outcome.id, outcome.to, outcome.state, self)
 
     def _held(self, message: client.Message, kind: type[_MessageT]) -> _MessageT:
-        values = {each.name: getattr(message, each.name) for each in fields(message)}
+        values = msgspec.structs.asdict(message)
         return kind(**values | {"agent": self._hand})

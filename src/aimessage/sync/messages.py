@@ -64,8 +64,7 @@ class Hand:
         await self._inner.acknowledge(message_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Message(client.Message):
+class Message(client.Message, frozen=True):
     """One incoming message, in the hands of a blocking agent."""
 
     # The async twin's methods, blocking: whoever holds this one never awaits.
@@ -78,8 +77,7 @@ class Message(client.Message):
         _agent_of(self).acknowledge(self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Slice(Message):
+class Slice(Message, frozen=True):
     """A message, or a piece of it: its text from *offset* on, in characters; the next piece begins at *next_offset*."""
 
     offset: int = 0
