@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 __all__ = ["Clock", "SystemClock", "milliseconds", "timestamp"]
@@ -41,10 +42,13 @@ def milliseconds(moment: datetime) -> int:
 
 def timestamp(milliseconds: int) -> str | None:
     """Return RFC 3339 in UTC, whole seconds; None for 0."""
-    if not milliseconds:
-        return None
+    return _second(milliseconds // 1000) if milliseconds else None
+
+
+@lru_cache(maxsize=256)  # what comes together is often of one second
+def _second(seconds: int) -> str | None:
     try:
-        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+        moment = datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
         return None  # a peer may claim any number
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,7 +7,7 @@ from aimessage.client import fates
 from aimessage.client.account import Here
 from aimessage.client.links import OpenLink
 from aimessage.client.locks import peer_lock
-from aimessage.client.sealing import Row, refuse_misaddressed, take_sealed
+from aimessage.client.sealing import Row, refuse_misaddressed, take_ready, take_sealed
 from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.identity import Identity
@@ -39,16 +39,24 @@ async def work_off(
     VaultUnavailable: another process sends to *recipient*, and the caller is not *patient*.
     """
     async with peer_lock(here.profile.directory, recipient, here.waiting, patient=patient):
-        try:
-            await _ensure_session(here, link, recipient)
-        except RecipientUnknown as error:
-            _drop(here, recipient, error)
-            raise
         for mail_class in (MailClass.CONTROL, MailClass.MESSAGE):  # a full mailbox stops messages, not receipts
-            while rows := take_sealed(here, recipient, mail_class, link.room(receipts=mail_class == MailClass.CONTROL)):
+            while rows := await _next_lot(here, link, recipient, mail_class):
                 accepted = await _post(here, link, recipient, rows)
                 if on_accepted is not None:
                     on_accepted(accepted)
+
+
+async def _next_lot(here: Here, link: OpenLink, recipient: Username, mail_class: MailClass) -> list[Row]:
+    count = link.room(receipts=mail_class == MailClass.CONTROL)
+    rows = take_ready(here, recipient, mail_class, count)
+    if rows is not None:
+        return rows
+    try:
+        await _ensure_session(here, link, recipient)
+    except RecipientUnknown as error:
+        _drop(here, recipient, error)
+        raise
+    return take_sealed(here, recipient, mail_class, count)
 
 
 async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> None:

@@ -82,9 +82,12 @@ class Letter(msgspec.Struct, frozen=True):
         _ = self.life_ms
         require_fits(self.body(0))
 
-    def digest(self, key: SecretBytes, recipient: str) -> bytes:
-        """Return 32 bytes that are equal for sends of the same content to the same *recipient*, address and all."""
-        parts = (recipient, *self._sayable(), self.reply_to or "")
+    def digest(self, key: SecretBytes, recipient: str, body: Body) -> bytes:
+        """Return 32 bytes that are equal for sends of the same content to the same *recipient*, address and all.
+
+        *body* is what `body` returned.
+        """
+        parts = (recipient, body.text, body.data, body.thread, self.reply_to or "")
         return hmac_sha256(key.reveal, b"digest" + b"".join(_lp(part) for part in parts))
 
     def _sayable(self) -> tuple[str, str, str]:

@@ -86,9 +86,9 @@ class _Batch:
         """Write one message. Raises why it cannot be sent; nothing of it was written then."""
         here, vault = self._here, self._vault
         key, letter, recipient = here.account.idempotency_key, draft.letter, draft.recipient
-        digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}")
         claim = key_mac(key, recipient, letter.idempotency_key) if letter.idempotency_key is not None else None
         body = letter.body(self._now_ms)
+        digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}", body)
         require_fits(body)  # before anything is written
         message_id = _known(here, vault, claim, digest)
         if message_id is None:

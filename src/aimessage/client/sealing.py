@@ -16,14 +16,14 @@ from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
 
-__all__ = ["Line", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_sealed"]
+__all__ = ["Line", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
 
 _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
 
 
 class Row(NamedTuple):
-    """One row of the outbox; *body* is that of control mail that is not sealed yet."""
+    """One row of the outbox; *body* is that of control mail that is not sealed yet, *prefix* a fingerprint's."""
 
     row: int
     id: MessageId
@@ -32,6 +32,7 @@ class Row(NamedTuple):
     expires_at: int
     sealed: bytes
     body: bytes | None
+    prefix: str | None
 
 
 class Line:
@@ -69,11 +70,6 @@ def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | Non
     return Line(here, vault, peer) if peer.conversation.can_send else None
 
 
-def _is_misaddressed(vault: Transaction, recipient: Username, identity: Identity | None) -> bool:
-    sql = "SELECT 1 FROM outbox WHERE peer = ? AND prefix IS NOT NULL LIMIT 1"
-    return identity is not None and vault.run(sql, (recipient,)).fetchone() is not None
-
-
 def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, identity: Identity) -> None:
     """Settle every row whose self-certifying address names another key than *identity*."""
     rows = vault.run("SELECT id, prefix FROM outbox WHERE peer = ? AND prefix IS NOT NULL", (recipient,)).fetchall()
@@ -84,16 +80,28 @@ def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, ide
             fates.settle(here, vault, MessageId(message_id), "refused", error.code)
 
 
-def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
-    """Return the oldest rows for *recipient*, sealed: ratchets and bytes are saved in one commit before any leaves."""
+def take_ready(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row] | None:
+    """Return the oldest rows for *recipient* as they leave; None: first, `take_sealed` has to look at them."""
     with here.vault.reading() as vault:
-        offset = vault.counter("relay_offset")
         rows = _oldest(vault, recipient, mail_class, count)
-        identity = vault.peer(here.address(recipient)).conversation.identity
-        ready = all(row.sealed for row in rows) and not _is_misaddressed(vault, recipient, identity)
-    if not ready:
-        with here.vault.transaction() as vault:
-            rows = seal_waiting(here, vault, recipient, mail_class, count)
+        offset = vault.counter("relay_offset") if rows else 0
+    if any(row.prefix is not None or not row.sealed for row in rows):
+        return None
+    return _leaving(rows, offset)
+
+
+def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
+    """Return the oldest rows for *recipient*, sealed: ratchets and bytes are saved in one commit before any leaves.
+
+    Those whose self-certifying address names another key are settled as refused. The caller's duty: a session.
+    """
+    with here.vault.transaction() as vault:
+        offset = vault.counter("relay_offset")
+        rows = seal_waiting(here, vault, recipient, mail_class, count)
+    return _leaving(rows, offset)
+
+
+def _leaving(rows: Sequence[Row], offset: int) -> list[Row]:
     return [row._replace(expires_at=_by_the_relays_clock(row, offset)) for row in _within_bytes(rows)]
 
 
@@ -112,7 +120,7 @@ def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class
 
 def _oldest(vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
     found = vault.run(
-        "SELECT row, id, attempt, mail_class, expires_at, sealed, body FROM outbox "
+        "SELECT row, id, attempt, mail_class, expires_at, sealed, body, prefix FROM outbox "
         "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT ?",
         (recipient, int(mail_class), count),
     )
