@@ -1,5 +1,10 @@
 """The blocking SDK: the same agent, without an event loop of one's own."""
 
+import inspect
+import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +12,7 @@ import pytest
 
 import aimessage
 from aimessage import errors, sync
-from aimessage.client import Agent
+from aimessage.client import Agent, Message, Sent
 from aimessage.testing import Network, agents, pair
 
 NOT_BLOCKING = {"trouble", "close", "is_connected", "shown", "give_back", "note_failure"}
@@ -79,6 +84,54 @@ def test_a_consumer_that_leaves_early_gives_back_what_it_was_not_shown() -> None
 def test_every_public_method_has_its_blocking_twin() -> None:
     public = {name for name in vars(Agent) if not name.startswith("_")}
     assert public - NOT_BLOCKING - {name for name in dir(sync.Agent) if not name.startswith("_")} == set()
+
+
+FOR_DRIVERS = {"keep", "cost"}  # who prints what it has been given says so by itself
+TWINS = [(Agent, sync.Agent), (Message, sync.Message), (Sent, sync.Sent)]
+
+
+@pytest.mark.parametrize(("twin", "blocking"), TWINS, ids=lambda kind: kind.__module__)
+def test_a_blocking_method_takes_what_its_twin_takes(twin: type, blocking: type) -> None:
+    for name, method in inspect.getmembers(blocking, inspect.isfunction):
+        if not name.startswith("_") and hasattr(twin, name):
+            ours, theirs = inspect.signature(method).parameters, inspect.signature(getattr(twin, name)).parameters
+            assert {each.name: (each.kind, each.default) for each in ours.values()} == {
+                each.name: (each.kind, each.default) for each in theirs.values() if each.name not in FOR_DRIVERS
+            }, name
+
+
+def test_an_answer_in_asynchronous_hands_can_say_that_none_is_wanted() -> None:
+    with pair() as (alice, bobby):
+        alice.send("bobby", "ping")
+        [ping] = bobby.wait(timeout=30)
+        ping.reply("pong", expects_reply=False)
+        [pong] = alice.wait(timeout=30)
+        assert not pong.expects_reply
+
+
+def test_control_c_ends_a_blocking_wait_and_the_program_goes_on() -> None:
+    script = (
+        "import sys, aimessage.sync\n"
+        "with aimessage.sync.connect(agent='bobby') as me:\n"
+        "    try:\n"
+        "        print('waiting', flush=True)\n"
+        "        me.wait(timeout=600)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted', flush=True)\n"
+        "print('closed', flush=True)\n"
+    )
+    with Network() as network:
+        alice, bobby = network.join_blocking("alice"), network.join_blocking("bobby")
+        command = [sys.executable, "-c", script]
+        environ = os.environ | dict(network.environ)
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read() == "interrupted\nclosed\n"
+        assert process.returncode == 0
+        alice.send("bobby", "still there?")
+        assert [message.text for message in bobby.wait(timeout=30)] == ["still there?"]
 
 
 def test_the_root_exports_lazily_and_nothing_else() -> None:

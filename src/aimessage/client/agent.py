@@ -73,6 +73,7 @@ class Agent:
 
     def close(self) -> None:
         """Close the link and the vault."""
+        self._sender.close()
         self._connection.close()
         self._here.close()
 
@@ -157,9 +158,9 @@ class Agent:
                     fates.fate_of(self._here, message_id)
                     await self._receiver.next(watch, 1.0)
                     consumers.release_what_is_due(self._here)
-                if not keep:
-                    self.shown([answer])
-                return answer.held_by(self)
+            if not keep:
+                self.shown([answer])
+            return answer.held_by(self)
         except TimeoutError:
             if fates.fate_of(self._here, message_id) == "waiting":
                 raise self._sender.kept(RelayUnreachable("the relay did not answer in time"), message_id) from None
@@ -259,9 +260,9 @@ class Agent:
                 await self._receiver.next(watch, min(1.0, until - loop.time()))
             if not batch and self._receiver.trouble is not None:
                 raise self._receiver.trouble  # nothing came, because nothing can
-            messages = [message.held_by(self) for _, message in batch]
-            if not keep:
-                self.shown(messages)  # and nothing awaited after it: who is cancelled now has not been shown them
+        messages = [message.held_by(self) for _, message in batch]
+        if not keep:
+            self.shown(messages)  # and nothing awaited after it: who is cancelled before has not been shown them
         return messages
 
     async def inbox(  # noqa: PLR0913 - a query
@@ -323,6 +324,8 @@ class Agent:
         """A consumer has been shown these messages: they do not come again."""
         consumers.mark_shown(self._here, [int(each.cursor) for each in messages], until_handled=until_handled)
         self._changes.tell()
+        if messages and self.is_connected and not self._receiver.is_running:  # nobody else tells the senders soon
+            self._sender.pay_soon()
 
     def give_back(self, messages: Sequence[Message]) -> None:
         """Nobody has been shown these messages of a `wait` or an `inbox` with *keep*: whoever comes next gets them."""

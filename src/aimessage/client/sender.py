@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aimessage.client import control, fates, outbox
 from aimessage.client.account import Here
@@ -15,6 +15,9 @@ from aimessage.client.outbox import Draft
 from aimessage.e2ee.fingerprint import parse_recipient
 from aimessage.errors import AimessageError, BadValue, MailboxFull, RelayUnreachable, Temporary
 from aimessage.types import MessageId, Username, message_id_text
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Reach", "Sender"]
 
@@ -37,6 +40,7 @@ class Sender:
         self._here = here
         self._connection = connection
         self._look_again = 0.0
+        self._paying: set[asyncio.Task[None]] = set()
 
     def draft(self, to: str, letter: Letter, *, awaited_until: int = 0) -> Draft:
         """Return what is to be saved for the address *to*. Raises RecipientMalformed, BadValue: to oneself."""
@@ -90,6 +94,23 @@ class Sender:
             async with self._here.waiting.within(_PAY_SECONDS):
                 if control.is_owed(self._here):
                     await control.flush(self._here, await self._connection.link())
+
+    def pay_soon(self) -> None:
+        """Do that on the event loop, while the caller goes on; `close` ends it."""
+        import asyncio
+
+        async def pay() -> None:
+            async with self._here.waiting.turn("pay"):
+                await self.pay()
+
+        task = asyncio.create_task(pay())
+        self._paying.add(task)
+        task.add_done_callback(self._paying.discard)
+
+    def close(self) -> None:
+        """What is not paid now, the agent's next command pays."""
+        for task in self._paying:
+            task.cancel()
 
     async def _try(self, recipient: Username, message_id: MessageId) -> str:
         here, name = self._here, f"send-{recipient}"

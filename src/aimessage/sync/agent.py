@@ -80,7 +80,7 @@ class Agent:
             )
         )
 
-    def ask(
+    def ask(  # noqa: PLR0913 - the fields of a message
         self,
         to: str,
         text: str | None = None,
@@ -88,9 +88,14 @@ class Agent:
         data: object = None,
         thread: str | None = None,
         timeout: timedelta | float = 300,
+        hops: int = 0,
+        allow_secrets: bool = False,
     ) -> Message:
         """Send one message and return the answer to it. Raises what `aimessage.Agent.ask` does."""
-        answer = self._worker.run(self.inner.ask(to, text, data=data, thread=thread, timeout=timeout, keep=True))
+        asking = self.inner.ask(
+            to, text, data=data, thread=thread, timeout=timeout, keep=True, hops=hops, allow_secrets=allow_secrets
+        )
+        answer = self._worker.run(asking)
         self._show([answer])
         return self._held(answer, Message)
 
@@ -134,7 +139,7 @@ class Agent:
             with contextlib.suppress(BadValue):  # the agent is closed: so is the stream
                 self._worker.run(stream.aclose())
 
-    def inbox(
+    def inbox(  # noqa: PLR0913 - a query
         self,
         *,
         limit: int = 20,
@@ -143,17 +148,24 @@ class Agent:
         peek: bool = False,
         sender: str | None = None,
         thread: str | None = None,
+        state: str | None = None,
     ) -> InboxPage:
-        """Take in what the relay holds; return a page of what nobody has been shown, oldest first.
+        """Take in what the relay holds; return a page of what nobody has been shown, or is in *state*, oldest first.
 
         All of it has at most *max_chars* characters of text. Raises what `aimessage.Agent.inbox` does.
         """
-        page = self._worker.run(
-            self.inner.inbox(
-                limit=limit, max_chars=max_chars, cursor=cursor, peek=peek, sender=sender, thread=thread, keep=True
-            )
+        looking = self.inner.inbox(
+            limit=limit,
+            max_chars=max_chars,
+            cursor=cursor,
+            peek=peek,
+            sender=sender,
+            thread=thread,
+            state=state,
+            keep=True,
         )
-        if not peek:
+        page = self._worker.run(looking)
+        if not peek and state in (None, "unread"):
             self._show(page.messages)
         held = tuple(self._held(each, Message) for each in page.messages)
         return InboxPage(held, page.cursor, page.more_waiting, page.truncated)
@@ -171,9 +183,18 @@ class Agent:
         """Return who is online, or everybody who is registered, by name."""
         return self._worker.run(self.inner.users(everyone=everyone))
 
-    def reply_to(self, message: client.Message, text: str | None = None, data: object = None) -> Sent:
+    def reply_to(
+        self,
+        message: client.Message,
+        text: str | None,
+        data: object = None,
+        *,
+        expects_reply: bool = True,
+        allow_secrets: bool = False,
+    ) -> Sent:
         """Answer a message in its thread. Raises what `send` does."""
-        return self._sent(self._worker.run(self.inner.reply_to(message, text, data)))
+        outcome = self.inner.reply_to(message, text, data, expects_reply=expects_reply, allow_secrets=allow_secrets)
+        return self._sent(self._worker.run(outcome))
 
     def acknowledge(self, message_id: str) -> None:
         """A consumer has dealt with this message. Raises MessageUnknown; BadValue: not an id."""

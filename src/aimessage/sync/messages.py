@@ -17,7 +17,9 @@ class Blocking(Protocol):
         """Return *sent* once its fate is *fate* or beyond."""
         ...
 
-    def reply_to(self, message: client.Message, text: str | None, data: object) -> "Sent":
+    def reply_to(
+        self, message: client.Message, text: str | None, data: object, *, expects_reply: bool, allow_secrets: bool
+    ) -> "Sent":
         """Send an answer in the message's thread."""
         ...
 
@@ -55,9 +57,11 @@ class Hand:
         self.blocking = blocking
         self._inner = inner
 
-    async def reply_to(self, message: client.Message, text: str | None, data: object) -> client.Sent:
+    async def reply_to(
+        self, message: client.Message, text: str | None, data: object, *, expects_reply: bool, allow_secrets: bool
+    ) -> client.Sent:
         """Send an answer in the message's thread."""
-        return await self._inner.reply_to(message, text, data)
+        return await self._inner.reply_to(message, text, data, expects_reply=expects_reply, allow_secrets=allow_secrets)
 
     async def acknowledge(self, message_id: str) -> None:
         """Say that the message has been dealt with."""
@@ -68,9 +72,16 @@ class Message(client.Message, frozen=True):
     """One incoming message, in the hands of a blocking agent."""
 
     # The async twin's methods, blocking: whoever holds this one never awaits.
-    def reply(self, text: str | None = None, *, data: object = None) -> Sent:  # type: ignore[override]
-        """Send an answer: same thread, `reply_to` this message. Raises what `Agent.send` does."""
-        return _agent_of(self).reply_to(self, text, data)
+    def reply(  # type: ignore[override]
+        self,
+        text: str | None = None,
+        *,
+        data: object = None,
+        expects_reply: bool = True,
+        allow_secrets: bool = False,
+    ) -> Sent:
+        """Send an answer: same thread, `reply_to` this message, one hop more. Raises what `Agent.send` does."""
+        return _agent_of(self).reply_to(self, text, data, expects_reply=expects_reply, allow_secrets=allow_secrets)
 
     def ack(self) -> None:  # type: ignore[override]
         """Say that this message has been dealt with. Raises MessageUnknown."""
