@@ -5,14 +5,16 @@ import os
 import sqlite3
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from aimessage.client import Message, Settings, connect, register
+from aimessage.client import Message, Settings, connect, consumers, register
 from aimessage.client.account import open_here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
@@ -32,9 +34,8 @@ from aimessage.errors import (
 )
 from aimessage.types import Username
 from aimessage.wire.frames import Deliver
+from support.machines import QUIET, Machine
 from support.relay import running_relay
-
-QUIET = {"rate_global": "0", "rate_connection": "0"}
 
 
 def settings(tmp_path: Path, url: str, agent: str) -> Settings:
@@ -267,3 +268,41 @@ async def test_processes_that_register_one_agent_at_once_leave_one_working_ident
         assert [await process.wait() for process in started] == [0] * 4
         async with connect(settings(tmp_path, url, "alice")) as me:
             assert [row.username for row in await me.users(everyone=True)] == ["alice"]
+
+
+async def test_what_a_cancelled_wait_or_ask_had_taken_is_for_whoever_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled in the moment behind the claim, where only the end of the receiving is still awaited."""
+
+    def cancelling(take: Callable[..., Any]) -> Callable[..., Any]:
+        def taken(*arguments: object) -> object:
+            found = take(*arguments)
+            if found:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            return found
+
+        return taken
+
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        async with connect(alice.settings) as me, connect(bobby.settings) as you:
+            await me.send("bobby", "for whoever comes")
+            with monkeypatch.context() as patch:
+                patch.setattr(consumers, "claim", cancelling(consumers.claim))
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.create_task(you.wait(timeout=60))
+            [message] = await you.wait(timeout=60)
+            assert (message.text, message.redelivered) == ("for whoever comes", False)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(consumers, "take_answer", cancelling(consumers.take_answer))
+                asking = asyncio.create_task(you.ask("alice", "what is it?", timeout=60))
+                [question] = await me.wait(timeout=60)
+                await question.reply("an answer")
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+            [answer] = await you.wait(timeout=60)
+            assert answer.text == "an answer"

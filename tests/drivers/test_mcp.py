@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -204,3 +204,73 @@ def test_an_error_is_told_as_the_command_line_tells_it() -> None:
     result = error_result(RateLimited("slowly", retry_after=timedelta(seconds=3)))
     assert result.is_error
     assert content_of(result)["retry_after"] == 3.0
+
+
+async def test_a_cancelled_wait_loses_no_message() -> None:
+    async with (
+        network_with("alice", "bobby") as (network, (alice, _)),
+        host_of(network, "bobby", "--contact-policy", "open") as host,
+    ):
+        seen: list[str] = []
+        for number in range(12):
+            waiting = asyncio.create_task(host.call_tool("wait", {"timeout": 50}))
+            if number % 3:  # it is cancelled about when the message comes: before, while or after it is answered
+                await alice.send("bobby", f"message {number}")
+            else:
+                await host.list_tools()  # the server has the call
+            waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                result = await waiting
+                seen += [each["untrusted_text"] for each in content_of(result)["messages"]]
+            if not number % 3:
+                await alice.send("bobby", f"message {number}")
+        expected = [f"message {number}" for number in range(12)]
+        async with asyncio.timeout(120):
+            while set(seen) != set(expected):
+                page = await call(host, "wait", timeout=20)
+                seen += [each["untrusted_text"] for each in page["messages"]]
+        assert sorted(set(seen), key=expected.index) == expected
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_host_that_dies_in_a_wait_loses_no_message(is_answered: bool) -> None:
+    async with network_with("alice", "bobby") as (network, (alice, bobby)):
+        server = await asyncio.create_subprocess_exec(
+            *(BIN / "aimessage", "mcp", "-a", "bobby", "--contact-policy", "open"),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ | dict(network.environ),
+        )  # fmt: skip
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.write(lines([*handshake(), calling("whoami", {})]))
+        while json.loads(await server.stdout.readline()).get("id") != "whoami":
+            pass
+        server.stdin.write(lines([calling("wait", {"timeout": 50})]))
+        if is_answered:
+            await alice.send("bobby", "for whoever lives", wait_for="delivered")
+        server.kill()
+        heard = (await server.stdout.read()).decode()
+        await server.wait()
+        if not is_answered:
+            await alice.send("bobby", "for whoever lives")
+        if "for whoever lives" not in heard:
+            [message] = await bobby.wait(timeout=60)
+            assert message.text == "for whoever lives"
+
+
+def lines(messages: list[dict[str, Any]]) -> bytes:
+    """What is written to the server."""
+    return b"".join(json.dumps(each).encode() + b"\n" for each in messages)
+
+
+def handshake() -> list[dict[str, Any]]:
+    """What a host says first."""
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "host", "version": "1"}}
+    return [
+        {"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    ]
+
+
+def calling(name: str, arguments: dict[str, object]) -> dict[str, Any]:
+    """A call of one tool, under its name as id."""
+    params = {"name": name, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": name, "method": "tools/call", "params": params}

@@ -15,7 +15,7 @@ from aimessage import errors, sync
 from aimessage.client import Agent, Message, Sent
 from aimessage.testing import Network, agents, pair
 
-NOT_BLOCKING = {"trouble", "close", "is_connected", "shown", "give_back", "note_failure"}
+NOT_BLOCKING = {"trouble", "close", "is_connected", "shown", "show_again", "give_back", "note_failure"}
 
 
 def test_what_is_sent_is_heard_answered_and_acknowledged() -> None:

@@ -12,8 +12,8 @@ SAMPLE = Path(__file__).parent / "typing" / "public.py"
 
 def checked(source: Path, cache: Path) -> "subprocess.CompletedProcess[str]":
     """Run mypy as a user of the package would, strictly."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "--follow-imports=silent",
-               "--config-file", os.devnull, "--cache-dir", cache, source]  # fmt: skip
+    strictly = ["--strict", "--warn-unused-ignores", "--follow-imports=silent", "--config-file", os.devnull]
+    command = [sys.executable, "-m", "mypy", *strictly, "--cache-dir", str(cache), str(source)]
     environ = os.environ | {"MYPYPATH": str(ROOT / "src")}
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environ, timeout=300)
 

@@ -27,6 +27,7 @@ from aimessage.client.receiver import Need, Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
 from aimessage.client.sent import Sent, wanted_receipts
+from aimessage.client.taking import answer_to, what_comes
 from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
@@ -36,8 +37,6 @@ from aimessage.errors import (
 from aimessage.types import message_id_text, parse_message_id
 
 __all__ = ["Agent"]
-
-_SETTLE = timedelta(seconds=5)
 
 
 class Agent:
@@ -151,13 +150,9 @@ class Agent:
         awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
         draft = self._sender.draft(to, letter, awaited_until=awaited_until)
         message_id = await self._saving.save(draft)
+        accepted = self._sender.accepted(draft.recipient, message_id, limit)
         try:
-            async with self._receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(limit.total_seconds()):
-                await self._sender.accepted(draft.recipient, message_id, limit)
-                while (answer := consumers.take_answer(self._here, message_id)) is None:
-                    fates.fate_of(self._here, message_id)
-                    await self._receiver.next(watch, 1.0)
-                    consumers.release_what_is_due(self._here)
+            answer = await answer_to(self._here, self._receiver, message_id, accepted, limit)
             if not keep:
                 self.shown([answer])
             return answer.held_by(self)
@@ -249,18 +244,8 @@ class Agent:
 
         Raises what `listen` does; Temporary: nothing came, and the relay cannot be reached.
         """
-        wanted = Filter(sender, thread)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _delta(timeout).total_seconds()
-        async with self._receiver.receiving(Need.RECEIVE) as watch:
-            settled_by = min(until, loop.time() + _SETTLE.total_seconds())
-            while not self._receiver.settled and loop.time() < settled_by:
-                await self._receiver.next(watch, settled_by - loop.time())
-            while not (batch := consumers.claim(self._here, wanted, limit)) and loop.time() < until:
-                await self._receiver.next(watch, min(1.0, until - loop.time()))
-            if not batch and self._receiver.trouble is not None:
-                raise self._receiver.trouble  # nothing came, because nothing can
-        messages = [message.held_by(self) for _, message in batch]
+        found = await what_comes(self._here, self._receiver, Filter(sender, thread), limit, _delta(timeout))
+        messages = [message.held_by(self) for message in found]
         if not keep:
             self.shown(messages)  # and nothing awaited after it: who is cancelled before has not been shown them
         return messages
@@ -330,6 +315,11 @@ class Agent:
     def give_back(self, messages: Sequence[Message]) -> None:
         """Nobody has been shown these messages of a `wait` or an `inbox` with *keep*: whoever comes next gets them."""
         consumers.give_back(self._here, [int(each.cursor) for each in messages], seen=False)
+        self._changes.tell()
+
+    def show_again(self, messages: Sequence[Message]) -> None:
+        """These messages were `shown`, but what held them was thrown away unread: they come again, `redelivered`."""
+        consumers.show_again(self._here, [int(each.cursor) for each in messages])
         self._changes.tell()
 
     async def acknowledge(self, message_id: str) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "release_what_is_due",
     "rows_in",
     "settled_among",
+    "show_again",
     "stop_awaiting",
     "take",
     "take_answer",
@@ -163,6 +164,15 @@ def give_back(here: Here, rows: Sequence[int], *, seen: bool = True) -> None:
                 "WHERE row = ? AND state = 'claimed'",
                 (seen, row),
             )
+
+
+def show_again(here: Here, rows: Sequence[int]) -> None:
+    """Nobody has seen these rows, although they were marked as shown: they come again, marked."""
+    with here.vault.transaction() as vault:
+        vault.run_many(
+            "UPDATE inbox SET state = 'new', redelivered = 1 WHERE row = ? AND state = 'shown'",
+            [(row,) for row in rows],
+        )
 
 
 def mark_shown(here: Here, rows: Sequence[int], *, until_handled: bool = False) -> None:

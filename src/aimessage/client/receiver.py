@@ -1,7 +1,6 @@
 """Receiving for one agent: one process of it holds the lease and takes mail in for all, the others watch the vault."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -118,8 +117,7 @@ class Receiver:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})  # not the task itself: its cancellation is not ours, and ours must not be lost
 
     async def _run(self) -> None:
         progress = _Progress()

@@ -1,19 +1,35 @@
-"""A message counts as shown once the answer that holds it has left; a cancelled call, or one that broke, loses none."""
+"""A message counts as shown once the answer that holds it has left; a cancelled call, or one that broke, loses none.
 
+A host that cancels a call whose answer is on its way throws that answer away: its messages come again.
+"""
+
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from anyio import EndOfStream
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCResponse
+from mcp_types import JSONRPCNotification, JSONRPCResponse
 
 from aimessage.client import Message
 
-__all__ = ["Deliveries", "Watched"]
+__all__ = ["Deliveries", "Heeded", "Watched"]
+
+_REMEMBERED = 64  # answers that a cancellation may still be about
 
 
 class _Outgoing(Protocol):
     async def send(self, item: SessionMessage, /) -> None: ...
+    async def aclose(self) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+class _Incoming(Protocol):
+    async def receive(self) -> SessionMessage | Exception: ...
     async def aclose(self) -> None: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
@@ -27,9 +43,11 @@ _Tell = Callable[[Sequence[Message]], None]
 class Deliveries:
     """What is on its way to the host, by the request that asked for it."""
 
-    def __init__(self, shown: _Tell, give_back: _Tell) -> None:
+    def __init__(self, shown: _Tell, give_back: _Tell, show_again: _Tell) -> None:
         self._shown = shown
         self._give_back = give_back
+        self._show_again = show_again
+        self._answered: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
         self._ready: dict[str | int, tuple[Message, ...]] = {}
         self._leaving: set[str | int] = set()
 
@@ -47,6 +65,14 @@ class Deliveries:
         self._leaving.discard(request)
         if messages := self._ready.pop(request, ()):
             self._shown(messages)
+            self._answered[str(request)] = messages
+            if len(self._answered) > _REMEMBERED:
+                self._answered.popitem(last=False)
+
+    def cancelled(self, request: object) -> None:
+        """The host does not want the answer to *request* any more, even if it has left."""
+        if messages := self._answered.pop(str(request), ()):
+            self._show_again(messages)
 
     def broke(self, request: str | int) -> None:
         """The answer to *request* was not written, or nobody knows: its messages come again, marked."""
@@ -84,6 +110,44 @@ class Watched:
     async def aclose(self) -> None:
         """Close the stream."""
         await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
+
+
+class Heeded:
+    """The stream from the host, telling what it cancels."""
+
+    def __init__(self, inner: _Incoming, deliveries: Deliveries) -> None:
+        self._inner = inner
+        self._deliveries = deliveries
+
+    async def receive(self) -> SessionMessage | Exception:
+        """Read one message."""
+        item = await self._inner.receive()
+        message = item.message if isinstance(item, SessionMessage) else None
+        if isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            self._deliveries.cancelled((message.params or {}).get("requestId"))
+        return item
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._inner.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            return await self.receive()
+        except EndOfStream:
+            raise StopAsyncIteration from None
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
+import anyio
 import mcp_types
 import msgspec
 from mcp.server.context import ServerRequestContext
@@ -15,7 +16,7 @@ from mcp.shared.exceptions import MCPError
 
 from aimessage import __version__, client
 from aimessage.errors import AimessageError
-from aimessage.mcp.deliveries import Deliveries, Watched
+from aimessage.mcp.deliveries import Deliveries, Heeded, Watched
 from aimessage.mcp.shapes import schema_of
 from aimessage.mcp.tools import TOOLS, Given, Tool
 
@@ -74,7 +75,7 @@ class Host:
         self._me: client.Agent | None = None
         self._opening = asyncio.Lock()
         self._stack = contextlib.AsyncExitStack()
-        self.deliveries = Deliveries(self._shown, self._give_back)
+        self.deliveries = Deliveries(self._shown, self._give_back, self._show_again)
 
     async def call(self, tool: Tool[Any], arguments: object, context: ServerRequestContext[Any]) -> Given:
         """Do what *tool* does. Raises what it raises, and NoIdentity."""
@@ -83,15 +84,24 @@ class Host:
         self.deliveries.sweep()
         if not tool.waits:
             return await tool.act(me, asked)
-        given: Given | None = None
-        try:
+
+        async def wait() -> Given:
             async with _progress(context, asked.timeout):
-                given = await tool.act(me, asked)
-        except BaseException:
-            if given is not None:  # cancelled between the two
-                self._give_back(given.shows)
+                return await tool.act(me, asked)
+
+        # In a task of its own: the host's cancellation is anyio's, which comes again and again until its scope is left,
+        # and knows itself by its message; what the agent does when it is stopped would let neither be.
+        waiting = asyncio.create_task(wait())
+        try:
+            await asyncio.wait({waiting})
+        except asyncio.CancelledError:
+            waiting.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({waiting})
+            if not waiting.cancelled() and waiting.exception() is None:  # it had just got something
+                self._give_back(waiting.result().shows)
             raise
-        return given
+        return waiting.result()
 
     async def close(self) -> None:
         """Close the agent; what the host has not been given comes again."""
@@ -110,6 +120,10 @@ class Host:
     def _shown(self, messages: Sequence[client.Message]) -> None:
         if self._me is not None:
             self._me.shown(messages)
+
+    def _show_again(self, messages: Sequence[client.Message]) -> None:
+        if self._me is not None:
+            self._me.show_again(messages)
 
     def _give_back(self, messages: Sequence[client.Message]) -> None:
         if self._me is not None:
@@ -174,7 +188,7 @@ async def serve(settings: client.Settings, *, contact_policy: str | None = None)
     server = _server(host)
     try:
         async with stdio_server() as (incoming, outgoing):
-            watched = Watched(outgoing, host.deliveries)
-            await server.run(incoming, watched, server.create_initialization_options())
+            heeded, watched = Heeded(incoming, host.deliveries), Watched(outgoing, host.deliveries)
+            await server.run(heeded, watched, server.create_initialization_options())
     finally:
         await host.close()
