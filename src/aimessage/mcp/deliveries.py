@@ -6,7 +6,7 @@ A host that cancels a call whose answer is on its way throws that answer away: i
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from anyio import EndOfStream
 from mcp.shared.message import SessionMessage
@@ -16,7 +16,8 @@ from aimessage.client import Message
 
 __all__ = ["Deliveries", "Heeded", "Watched"]
 
-_REMEMBERED = 64  # answers that a cancellation may still be about
+_REMEMBERED = 64  # answers that a cancellation may still be about, and cancellations
+_T = TypeVar("_T")
 
 
 class _Outgoing(Protocol):
@@ -48,6 +49,7 @@ class Deliveries:
         self._give_back = give_back
         self._show_again = show_again
         self._answered: OrderedDict[str, tuple[Message, ...]] = OrderedDict()
+        self._unwanted: OrderedDict[str, None] = OrderedDict()
         self._ready: dict[str | int, tuple[Message, ...]] = {}
         self._leaving: set[str | int] = set()
 
@@ -63,14 +65,15 @@ class Deliveries:
     def left(self, request: str | int) -> None:
         """The answer to *request* has been written: its messages do not come again."""
         self._leaving.discard(request)
-        if messages := self._ready.pop(request, ()):
+        if str(request) in self._unwanted:  # it was cancelled while its answer was on the way to the writer
+            self.broke(request)
+        elif messages := self._ready.pop(request, ()):
             self._shown(messages)
-            self._answered[str(request)] = messages
-            if len(self._answered) > _REMEMBERED:
-                self._answered.popitem(last=False)
+            _remember(self._answered, str(request), messages)
 
     def cancelled(self, request: object) -> None:
         """The host does not want the answer to *request* any more, even if it has left."""
+        _remember(self._unwanted, str(request), None)
         if messages := self._answered.pop(str(request), ()):
             self._show_again(messages)
 
@@ -84,6 +87,12 @@ class Deliveries:
         """Give back what was ready and never left: its call was cancelled in the moment between."""
         for request in [request for request in self._ready if request not in self._leaving]:
             self.broke(request)
+
+
+def _remember(memory: OrderedDict[str, _T], request: str, what: _T) -> None:
+    memory[request] = what
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
 
 
 class Watched:

@@ -86,8 +86,15 @@ class Host:
             return await tool.act(me, asked)
 
         async def wait() -> Given:
-            async with _progress(context, asked.timeout):
-                return await tool.act(me, asked)
+            given: Given | None = None
+            try:
+                async with _progress(context, asked.timeout):
+                    given = await tool.act(me, asked)
+            except BaseException:
+                if given is not None:  # stopped when only the telling of progress had to end
+                    self._give_back(given.shows)
+                raise
+            return given
 
         # In a task of its own: the host's cancellation is anyio's, which comes again and again until its scope is left,
         # and knows itself by its message; what the agent does when it is stopped would let neither be.
