@@ -3,6 +3,7 @@
 A token is taken to be four characters, both of what is typed and of what comes back. `-s` prints the table.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,13 +39,22 @@ def test_a_new_agent_finds_its_way_for_little(tmp_path: Path) -> None:
         told = planner.types("--help")
         assert all(f"  {command} " in told for command in ("register", "ask", "inbox", "send", "users", "wait"))
         planner.types("register", "-u", "planner", "-s", relay.url)
-        worker.types("register", "-u", "worker-1", "-s", relay.url)
+        worker.types("register", "-u", "worker-1", "-s", relay.url, "--contact-policy", "contacts")
         assert "worker-1" in planner.types("users", "--all")
         planner.types("send", "-t", "worker-1", "--thread", "t-1", "-m", "-", stdin="what is the size of /data?")
+        assert "what is the size" not in worker.types("inbox")  # a stranger's words wait for the worker's
+        assert "planner" in worker.types("contacts", "list")
+        worker.types("contacts", "accept", "planner")
         listed = worker.types("inbox", "--render", "fenced")
         message_id = listed.split('id: "')[1][:26]
         worker.types("send", "-t", "planner", "--reply-to", message_id, "--thread", "t-1", "-m", "-", stdin="17 GiB")
         assert "17 GiB" in planner.types("wait", "--timeout", "30s")
+        with ThreadPoolExecutor(1) as meanwhile:
+            asking = meanwhile.submit(planner.types, "ask", "-t", "worker-1", "-m", "and of /home?", "--timeout", "90s")
+            listed = worker.types("wait", "--timeout", "60s", "--render", "fenced")
+            message_id = listed.split('id: "')[1][:26]
+            worker.types("send", "-t", "planner", "--reply-to", message_id, "-m", "-", stdin="3 GiB")
+            assert "3 GiB" in asking.result()
         long_list = tmp_path / "list.txt"
         long_list.write_text("the list: " + "name, " * 3_000)
         worker.types("send", "-t", "planner", "--file", str(long_list))

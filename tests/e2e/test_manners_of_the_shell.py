@@ -4,10 +4,13 @@ import os
 import pty
 import shlex
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+import aimessage
 from aimessage.cli.app import cli
 from aimessage.cli.render import Screen
 from support.commands import BIN, Home, Relay
@@ -187,3 +190,31 @@ def test_twenty_nasty_bodies_pass_by_stdin_by_file_and_into_a_handler_byte_for_b
     assert {path.name: path.read_bytes() for path in box.iterdir()} == sent
     assert [str(each["text"]).encode() for each in shown.objects()] == list(sent.values())
     assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize(
+    ("package", "program", "arguments", "extra"),
+    [
+        ("mcp", "aimessage.cli", ("mcp",), "aimessage[mcp]"),
+        ("nats", "aimessage.relay.app", ("--store", "nats://127.0.0.1:4222"), "aimessage[nats]"),
+    ],
+)
+def test_without_an_extra_the_error_names_it(
+    tmp_path: Path, package: str, program: str, arguments: tuple[str, ...], extra: str
+) -> None:
+    # All that is installed here but that one package, as a plain installation has it.
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if entry.name.split("-")[0].split(".")[0] not in (package, f"{package}_py", "__editable__"):
+            (tmp_path / entry.name).symlink_to(entry)
+    path = os.pathsep.join([str(Path(aimessage.__file__).parents[1]), str(tmp_path)])
+    script = f"import sys; from {program} import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": path, "HOME": str(tmp_path), "DB_PATH": str(tmp_path / "db")},
+        timeout=60,
+    )
+    assert done.returncode in (1, 2)
+    assert f"pip install '{extra}'" in done.stderr

@@ -163,6 +163,35 @@ def test_a_failure_is_tried_again_and_each_senders_order_is_kept(
     assert log.read_text().split() == ["one", "one", "one", "two", "three"]
 
 
+def test_jobs_of_several_senders_run_side_by_side_and_no_more_than_allowed(
+    home: Home, names: tuple[str, str], relay: Relay, tmp_path: Path
+) -> None:
+    others = [f"{names[0]}-{at}" for at in range(3)]
+    for other in others:
+        home.run("register", "-a", other, "-u", other, "-s", relay.url).ok()
+        send(home, (other, names[1]), "one", "two")
+    handler, log = tmp_path / "handler", tmp_path / "log"
+    # Each job waits until two run at once, or two have; a third would be counted.
+    handler.write_text(
+        f"""#!/bin/sh
+touch {tmp_path}/running-$$
+ls {tmp_path} | grep -c running- >> {log}.counts
+while test "$(sort -n {log}.counts | tail -1)" -lt 2; do
+    sleep 0.01
+    ls {tmp_path} | grep -c running- >> {log}.counts
+done
+echo "$AIMESSAGE_MESSAGE_FROM $(cat)" >> {log}
+rm {tmp_path}/running-$$
+"""
+    )
+    handler.chmod(0o700)
+    home.run("listen", "-a", names[1], "--exec", str(handler), "--exec-jobs", "2", "-C", "6", "-W", "90s").ok()
+    done = log.read_text().splitlines()
+    for other in others:
+        assert [line for line in done if line.startswith(f"{other} ")] == [f"{other} one", f"{other} two"]
+    assert max(map(int, (tmp_path / "log.counts").read_text().split())) == 2
+
+
 def test_what_fails_for_ever_is_given_up_over_restarts_and_comes_back_on_request(
     home: Home, names: tuple[str, str]
 ) -> None:
