@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 
-from aimessage.errors import ConfigInvalid
+from aimessage.errors import ConfigInvalid, RelayUnavailable
 from aimessage.stores.jetstream.access import Access
 from aimessage.stores.jetstream.bus import Bus
 
@@ -70,6 +70,8 @@ async def _copies(bus: Bus, streams: Sequence[str], replicas: int) -> set[str]:
     for name in streams:
         info = await bus.info(name)
         config, cluster = info.get("config"), info.get("cluster")
+        if isinstance(cluster, dict) and not cluster.get("leader"):
+            raise RelayUnavailable(f"the stream {name} of NATS has no leader now", hint="start it again")
         there = {str(cluster.get("leader"))} if isinstance(cluster, dict) and cluster.get("leader") else set()
         peers = cluster.get("replicas") if isinstance(cluster, dict) else None
         there |= {str(peer.get("name")) for peer in peers or []}
