@@ -1,6 +1,7 @@
 """The load on a relay: half of the links send as fast as they are acked, the other half receive and acknowledge.
 
 python -m benchmarks.crowd URL LINKS SECONDS     prints what was delivered, in how many seconds, and our own CPU
+    [PREFIX [URL]]                               of all names; where the recipients are, if not at the senders' relay
 """
 
 import asyncio
@@ -57,12 +58,12 @@ async def receive(peer: Peer, load: Load) -> None:
             load.delivered += len(acks)
 
 
-async def main(url: str, links: int, seconds: float) -> None:
+async def main(url: str, links: int, seconds: float, prefix: str = "", to: str = "") -> None:
     """Join them all, then let them work for *seconds*."""
     load = Load()
-    url = url.replace("localhost", "127.0.0.1") + "/ws"
-    senders = [Peer(url, f"sender-{at}") for at in range(links // 2)]
-    recipients = [Peer(url, f"recipient-{at}") for at in range(links // 2)]
+    here, there = (each.replace("localhost", "127.0.0.1") + "/ws" for each in (url, to or url))
+    senders = [Peer(here, f"{prefix}sender-{at}") for at in range(links // 2)]
+    recipients = [Peer(there, f"{prefix}recipient-{at}") for at in range(links // 2)]
     for peer in (*senders, *recipients):
         await peer.__aenter__()
         await peer.register()
@@ -83,4 +84,4 @@ async def main(url: str, links: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:6]))

@@ -11,9 +11,9 @@ from benchmarks.figures import Sample
 from support.commands import Relay, running_relay
 from support.relay import Peer
 
-__all__ = ["idle", "relay"]
+__all__ = ["FLAGS", "idle", "relay"]
 
-_FLAGS = (
+FLAGS = (
     "--mailbox-messages", "0", "--mailbox-bytes", "0", "--mailbox-sender-share", "0",
     "--connections-per-address", "0", "--unauthenticated", "0", "--lookups", "0",
 )  # fmt: skip
@@ -21,7 +21,7 @@ _FLAGS = (
 
 def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[Sample]:
     """*links* busy links, half of them senders: how many messages a second are durably acked and delivered."""
-    with running_relay(directory / "relay", *_FLAGS) as running:
+    with running_relay(directory / "relay", *FLAGS) as running:
         command = [sys.executable, "-m", "benchmarks.crowd", running.url, str(links), str(seconds)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 120)
     delivered, taken, cpu = map(float, done.stdout.split())
@@ -31,7 +31,7 @@ def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[S
 
 def idle(directory: Path, links: int = 2_000) -> Iterator[Sample]:
     """What one more link that is logged in, subscribed and silent costs the relay's memory."""
-    with running_relay(directory / "relay", *_FLAGS) as running:
+    with running_relay(directory / "relay", *FLAGS) as running:
         yield Sample("idle connection", asyncio.run(_held_kib(running, links)), "KiB", bar=20)
 
 

@@ -29,8 +29,8 @@ NEXT_STEPS = """
 agents come to   {url}   and are sent to either relay
 
 next, in another shell (the commands are in .venv/bin):
-   aimessage register --username alice-agent --server {url}
-   aimessage register --username worker-1 --server {url}
+   aimessage register --agent alice-agent --username alice-agent --server {url}
+   aimessage register --agent worker-1 --username worker-1 --server {url}
    aimessage --agent worker-1 listen &
    aimessage --agent alice-agent send --to worker-1 --message hello
 a fault, and the way back:

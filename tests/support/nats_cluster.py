@@ -100,6 +100,7 @@ class Node:
     monitor: int
     route: int
     folder: Path
+    conf: Path = CONF
     gates: dict[str, Gate] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
 
@@ -128,7 +129,7 @@ class Node:
         }
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                BIN / "nats-server", "-c", CONF, env={**os.environ, **place}, stdout=log, stderr=log
+                BIN / "nats-server", "-c", self.conf, env={**os.environ, **place}, stdout=log, stderr=log
             )
 
     async def kill(self) -> None:
@@ -206,7 +207,7 @@ class NatsCluster:
 
 
 @asynccontextmanager
-async def running_cluster(folder: Path) -> AsyncIterator[NatsCluster]:
+async def running_cluster(folder: Path, conf: Path = CONF) -> AsyncIterator[NatsCluster]:
     """Run three nodes with their streams under *folder*, which exists: healthy at first, gone at the end."""
     servers: list[asyncio.Server] = []
     gates = [Gate(0) for _ in range(_NODES * (_NODES - 1))]
@@ -214,7 +215,7 @@ async def running_cluster(folder: Path) -> AsyncIterator[NatsCluster]:
         servers.append(await asyncio.start_server(gate.serve, "127.0.0.1", 0))
         gate.port = int(servers[-1].sockets[0].getsockname()[1])
     ports = _free_ports(3 * _NODES)
-    nodes = [Node(f"n{at}", ports[3 * at], ports[3 * at + 1], ports[3 * at + 2], folder) for at in range(_NODES)]
+    nodes = [Node(f"n{at}", ports[3 * at], ports[3 * at + 1], ports[3 * at + 2], folder, conf) for at in range(_NODES)]
     ways = [(node, other) for node in nodes for other in nodes if other is not node]
     for (node, other), gate in zip(ways, gates, strict=True):
         node.gates[other.name], gate.target = gate, other.route

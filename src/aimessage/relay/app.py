@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -87,12 +88,15 @@ def _show(flags: dict[str, str | None]) -> None:
                 "mailbox_sender_share": quotas.sender_share,
                 "public_host": list(config.public_hosts),
                 "paranoid_durability": config.paranoid_durability,
-                "tls_cert": str(config.tls_cert) if config.tls_cert else None,
-                "tls_key": str(config.tls_key) if config.tls_key else None,
+                "tls_cert": _named(config.tls_cert),
+                "tls_key": _named(config.tls_key),
                 "trusted_proxy": [str(network) for network in config.trusted_proxies],
                 "replicas": config.nats.replicas,
-                "nats_creds": str(config.nats.credentials) if config.nats.credentials else None,
-                "nats_ca": str(config.nats.certificate_authority) if config.nats.certificate_authority else None,
+                "nats_creds": _named(config.nats.credentials),
+                "nats_ca": _named(config.nats.certificate_authority),
+                "nats_cert": _named(config.nats.certificate),
+                "nats_key": _named(config.nats.key),
+                "nats_system_creds": _named(config.nats.system),
                 "nats_monitor": list(config.nats.monitors),
                 "unsafe_durability": config.nats.unsafe_durability,
                 **asdict(config.limits),
@@ -102,6 +106,11 @@ def _show(flags: dict[str, str | None]) -> None:
             indent=2,
         )
     )
+
+
+def _named(path: Path | None) -> str | None:
+    """A file is shown by its name alone, never by what is in it."""
+    return None if path is None else str(path)
 
 
 @_config.command("defaults")

@@ -26,6 +26,9 @@ class NatsSettings:
     credentials: Path | None
     certificate_authority: Path | None
     monitors: tuple[str, ...]
+    system: Path | None
+    certificate: Path | None
+    key: Path | None
     unsafe_durability: bool
 
 
@@ -239,7 +242,16 @@ SETTINGS = (
     Setting("replicas", "NATS_REPLICAS", "3", _replicas, "copies of each stream in NATS: 1, 3 or 5"),
     Setting("nats_creds", "NATS_CREDS", "", _path, "file with credentials for NATS: .creds, nkey, token, or user"),
     Setting("nats_ca", "NATS_CA", "", _path, "PEM file of the authorities that certify NATS; asks for TLS"),
+    Setting("nats_cert", "NATS_CERT", "", _path, "PEM file with the relay's certificate for NATS"),
+    Setting("nats_key", "NATS_KEY", "", _path, "PEM file with that certificate's key"),
     Setting("nats_monitor", "NATS_MONITOR", "", _monitors, "monitoring address of a node of NATS; repeatable"),
+    Setting(
+        "nats_system_creds",
+        "NATS_SYSTEM_CREDS",
+        "",
+        _path,
+        "file with credentials of NATS's system account, to confirm durability without --nats-monitor",
+    ),
     Setting(
         "unsafe_durability",
         "UNSAFE_DURABILITY",
@@ -292,13 +304,24 @@ def load_config(flags: Mapping[str, str | Sequence[str] | None], environ: Mappin
 
 
 def _nats(values: Mapping[str, object]) -> NatsSettings:
-    store, credentials, authority = str(values["store"]), values["nats_creds"], values["nats_ca"]
+    store = str(values["store"])
+    paths = {
+        name: _as(Path, values[name]) if values[name] else None
+        for name in ("nats_creds", "nats_ca", "nats_system_creds", "nats_cert", "nats_key")
+    }
+    if (paths["nats_cert"] is None) != (paths["nats_key"] is None):
+        raise ConfigInvalid(
+            "a certificate and its key belong together", hint="give --nats-cert and --nats-key, or none"
+        )
     return NatsSettings(
         urls=tuple(part.strip() for part in store.split(",")) if "://" in store else (),
         replicas=_as(int, values["replicas"]),
-        credentials=_as(Path, credentials) if credentials else None,
-        certificate_authority=_as(Path, authority) if authority else None,
+        credentials=paths["nats_creds"],
+        certificate_authority=paths["nats_ca"],
         monitors=_as(tuple, values["nats_monitor"]),
+        system=paths["nats_system_creds"],
+        certificate=paths["nats_cert"],
+        key=paths["nats_key"],
         unsafe_durability=_as(bool, values["unsafe_durability"]),
     )
 

@@ -43,7 +43,15 @@ async def _open_nats(config: RelayConfig, *, entropy: Entropy, clock: Clock) -> 
 
     settings = config.nats
     return await open_jetstream_store(
-        Access(settings.urls, settings.credentials, settings.certificate_authority, settings.monitors),
+        Access(
+            settings.urls,
+            settings.credentials,
+            settings.certificate_authority,
+            settings.monitors,
+            system=settings.system,
+            certificate=settings.certificate,
+            key=settings.key,
+        ),
         quotas=config.quotas,
         replicas=settings.replicas,
         unsafe_durability=settings.unsafe_durability,

@@ -1,5 +1,6 @@
 """How to reach NATS: addresses, credentials in a file, a certificate authority."""
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,38 +21,48 @@ _HINT = "a .creds file, a line nkey SEED, a line token TOKEN, or a line user NAM
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where NATS is and who we are there. *monitors*: addresses of the nodes' monitoring, one for each node."""
+    """Where NATS is and who we are there.
+
+    *monitors*: addresses of the nodes' monitoring, one for each node; *system*: credentials of the system account,
+    which may ask every node the same; *certificate* and *key*: ours, for nodes that ask for one.
+    """
 
     urls: tuple[str, ...]
     credentials: Path | None = None
     certificate_authority: Path | None = None
     monitors: tuple[str, ...] = ()
+    system: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 async def connect(access: Access) -> Client:
     """Return a client that stays connected. Raises ConfigInvalid, RelayUnavailable: nobody answers."""
     client = Client()
     options = _credentials(access.credentials)
-    if access.certificate_authority is not None or any(urlsplit(url).scheme == "tls" for url in access.urls):
-        options["tls"] = _tls(access.certificate_authority)
+    asks_for_tls = access.certificate_authority is not None or access.certificate is not None
+    if asks_for_tls or any(urlsplit(url).scheme in ("tls", "wss") for url in access.urls):
+        options["tls"] = _tls(access)
     problems: list[Exception] = []
 
     async def heard(problem: Exception) -> None:
         problems[:] = [problem]
 
     try:
-        await client.connect(
-            servers=list(access.urls),
-            name="aimessage-server",
-            error_cb=heard,
-            connect_timeout=3,
-            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions are good
-            max_reconnect_attempts=max(4, 4 * len(access.urls)),
-            ping_interval=5,
-            max_outstanding_pings=2,
-            **options,  # type: ignore[arg-type]  # by name
-        )
-    except (nats.errors.Error, OSError, ValueError) as error:
+        async with asyncio.timeout(_CONNECT_SECONDS):  # a node may close each try only after its handshake
+            await client.connect(
+                servers=list(access.urls),
+                name="aimessage-server",
+                error_cb=heard,
+                connect_timeout=3,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions are good
+                max_reconnect_attempts=max(4, 4 * len(access.urls)),
+                ping_interval=5,
+                max_outstanding_pings=2,
+                **options,  # type: ignore[arg-type]  # by name
+            )
+    except (nats.errors.Error, OSError, ValueError) as error:  # TimeoutError is an OSError
+        await asyncio.shield(client.close())
         raise _unreachable(access, problems[-1] if problems else error) from None
     client.options["max_reconnect_attempts"] = -1  # from now on for ever
     return client
@@ -66,11 +77,26 @@ def _unreachable(access: Access, problem: Exception) -> Exception:
     )
 
 
-def _tls(authority: Path | None) -> ssl.SSLContext:
+def _tls(access: Access) -> ssl.SSLContext:
+    authority, certificate = access.certificate_authority, access.certificate
     try:
-        return ssl.create_default_context(cafile=None if authority is None else str(authority))
+        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
     except (OSError, ssl.SSLError) as error:
         raise ConfigInvalid(f"--nats-ca cannot be used: {error}", hint="give a PEM file of certificates") from None
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate, access.key, password=_no_passphrase)
+        except (OSError, ssl.SSLError, ConfigInvalid) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or "they do not fit"
+            raise ConfigInvalid(
+                f"--nats-cert and --nats-key cannot be used: {reason}",
+                hint="give PEM files of a certificate and of its key, which has no passphrase",
+            ) from None
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ConfigInvalid("the key has a passphrase")
 
 
 def _credentials(path: Path | None) -> dict[str, object]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TypeVar
 
 import nats.errors
 
@@ -44,6 +45,9 @@ from aimessage.types import RelayId, Username
 __all__ = ["JetStreamStore", "open_jetstream_store"]
 
 _SCHEMA = 1
+_LEADERS_SECONDS = 30.0  # after all nodes were started anew, elections take 5 to 10
+_PAUSE_SECONDS = 0.5
+_ResultT = TypeVar("_ResultT")
 
 
 class _Arrivals(JetStreamPresence):
@@ -155,15 +159,33 @@ async def open_jetstream_store(
     """
     bus = Bus(await connect(access))
     try:
-        await ensure_streams(bus, [RECORDS], replicas=replicas)
-        relay_id, partitions = await _identify(Records(bus), entropy)
-        await ensure_streams(bus, [*stream_names(partitions), HERE, BUDGETS], replicas=replicas)
+        relay_id, partitions = await _patiently(lambda: _prepared(bus, replicas, entropy))
         if not unsafe_durability:
-            await require_durability(bus, access, stream_names(partitions), replicas=replicas)
+            await _patiently(lambda: require_durability(bus, access, stream_names(partitions), replicas=replicas))
         return JetStreamStore(bus, quotas or Quotas(), relay_id, partitions, clock, entropy)
     except BaseException:
         await asyncio.shield(bus.client.close())
         raise
+
+
+async def _patiently(work: Callable[[], Awaitable[_ResultT]]) -> _ResultT:
+    """Return what *work* does, done again for a while: nodes that have just started answer when they have leaders."""
+    until = asyncio.get_running_loop().time() + _LEADERS_SECONDS
+    while True:
+        try:
+            return await work()
+        except RelayUnavailable:
+            if asyncio.get_running_loop().time() > until:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _prepared(bus: Bus, replicas: int, entropy: Entropy) -> tuple[RelayId, int]:
+    """Make the streams that are missing; return the store's id and its partitions. Done twice, it is as done once."""
+    await ensure_streams(bus, [RECORDS], replicas=replicas)
+    relay_id, partitions = await _identify(Records(bus), entropy)
+    await ensure_streams(bus, [*stream_names(partitions), HERE, BUDGETS], replicas=replicas)
+    return relay_id, partitions
 
 
 async def _identify(records: Records, entropy: Entropy) -> tuple[RelayId, int]:
