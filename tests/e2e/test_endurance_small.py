@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from endurance.aftermath import Aftermath
+from endurance.cluster_faults import break_again_and_again
 from endurance.disk import why_no_disk
 from endurance.flip_bits import flip_everywhere
 from endurance.full_disk import starve_again_and_again, why_no_small_disk
@@ -75,3 +76,13 @@ def test_random_histories_with_crashes_agree_with_the_model(store: str) -> None:
     counts = run_histories(store, cycles=15, steps=15, seed_number=1)
 
     assert counts["histories"] >= 15
+
+
+async def test_a_cluster_with_a_node_killed_one_parted_and_a_relay_killed_loses_doubles_and_reorders_nothing(
+    tmp_path: Path,
+) -> None:
+    report = await break_again_and_again(tmp_path, ["node killed", "node parted", "relay killed"], lasts=1.0)
+
+    assert report.verdict is not None
+    assert report.verdict.clean, report.verdict
+    assert report.verdict.acked > 150

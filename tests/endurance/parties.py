@@ -109,6 +109,8 @@ class _Party:
             except AssertionError:  # no wire, or it ended before the greeting
                 raise LinkLost from None
             answer = await (peer.login() if self.known else peer.register())
+            if isinstance(answer, Refused) and answer.code == "relay_unavailable":
+                raise LinkLost
             assert isinstance(answer, Proved), answer
             self.known = True
             yield peer
@@ -130,6 +132,8 @@ class Sender(_Party):
     refusals: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     pause: float = _PAUSE_SECONDS
+    is_refused: bool = False
+    """Told to come back: nothing more goes out until the whole window has its answers, as every client does."""
 
     async def run(self, url: str) -> None:
         """Post until the link ends or, with *limit*, until so many have been acked."""
@@ -148,9 +152,10 @@ class Sender(_Party):
         again = sorted([*self.outstanding.values(), *self.waiting], key=lambda letter: letter.number)
         self.waiting = deque(again)
         self.outstanding = {}
+        self.is_refused = False
 
     def _fill(self, peer: Peer) -> None:
-        while not peer.over and len(self.outstanding) <= self.window - min(_BATCH, self.window):
+        while not (peer.over or self.is_refused) and len(self.outstanding) <= self.window - min(_BATCH, self.window):
             letters = self._next_batch()
             if not letters:
                 return
@@ -186,6 +191,7 @@ class Sender(_Party):
         elif isinstance(frame, Refused):
             self.refusals[frame.message] += 1
             self.waiting.append(self.outstanding.pop(frame.id))
+            self.is_refused = True
             self.pause = max(self.pause, frame.retry_after)
             if not self.outstanding:  # the whole window has its answers: repeat in order, when we were told to
                 self._repeat()

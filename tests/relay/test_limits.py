@@ -2,7 +2,10 @@
 
 from datetime import UTC, datetime
 
-from aimessage.relay.limits import BOUNDS, FairWindow, LinkBucket, Windows, block_of
+import pytest
+
+from aimessage.relay.limits import BOUNDS, FairWindow, LinkBucket, Window, block_of
+from aimessage.stores.local import LocalBudgets
 
 
 class Watch:
@@ -36,36 +39,50 @@ def test_a_rate_of_zero_is_no_limit() -> None:
     assert {bucket.take() for _ in range(1_000)} == {0.0}
 
 
-def test_a_window_has_no_burst_above_its_limit() -> None:
+async def test_a_window_has_no_burst_above_its_limit() -> None:
     watch = Watch()
-    windows = Windows(6, 600.0, watch)
+    window = Window("w", 6, 600.0, LocalBudgets(watch))
     taken: list[float] = []
     while watch.seconds < 6_000:
-        if windows.take("alice") == 0.0:
+        if await window.take("alice") == 0.0:
             taken.append(watch.seconds)
         watch.seconds += 5.0
 
     assert max(sum(at <= other < at + 600 for other in taken) for at in taken) == 6
     assert len(taken) >= 54
-    assert windows.take("bobby") == 0.0
+    assert await window.take("bobby") == 0.0
 
 
-def test_who_waits_as_long_as_a_window_says_gets_through() -> None:
+async def test_who_waits_as_long_as_a_window_says_gets_through() -> None:
     watch = Watch()
-    windows = Windows(1, 60.0, watch)
-    assert windows.take("alice") == 0.0
-    watch.seconds += windows.take("alice")
+    window = Window("w", 1, 60.0, LocalBudgets(watch))
+    assert await window.take("alice") == 0.0
+    watch.seconds += await window.take("alice")
 
-    assert windows.take("alice") == 0.0
+    assert await window.take("alice") == 0.0
 
 
-def test_a_window_remembers_a_bounded_number_of_keys() -> None:
-    windows = Windows(1, 60.0, Watch())
+async def test_a_window_remembers_a_bounded_number_of_keys() -> None:
+    window = Window("w", 1, 60.0, LocalBudgets(Watch()))
     for value in range(BOUNDS.counted_keys + 1):
-        windows.take(str(value))
+        await window.take(str(value))
 
-    assert windows.take("0") == 0.0
-    assert windows.take(str(BOUNDS.counted_keys)) > 0
+    assert await window.take("0") == 0.0
+    assert await window.take(str(BOUNDS.counted_keys)) > 0
+
+
+@pytest.mark.parametrize("relays", [1, 2, 3])
+def test_relays_keep_the_rate_of_all_of_them_together(relays: int) -> None:
+    watch = Watch()
+    windows = [FairWindow(100, watch) for _ in range(relays)]
+    for window in windows:
+        window.share_with(relays)
+    taken = 0
+    while watch.seconds < 10:
+        taken += sum(windows[at % relays].take(f"10.0.0.{at}") == 0.0 for at in range(12))
+        watch.seconds += 0.01
+
+    assert 0.9 * 100 * 10 <= taken <= 1.1 * 100 * 10
 
 
 def test_the_whole_relay_keeps_its_rate_in_every_second_also_at_the_start() -> None:

@@ -345,26 +345,33 @@ async def test_an_owner_is_online_while_one_of_its_links_is(store: Store) -> Non
     assert await store.presence.online() == {ALICE}
 
 
-async def test_a_budget_gives_its_burst_then_its_rate(store: Store, clock: ManualClock) -> None:
-    async def take() -> float:
-        return await store.budgets.take("b", rate=2.0, burst=3.0)
+async def test_a_limit_lets_so_many_events_of_a_key_through_in_its_seconds(store: Store, clock: ManualClock) -> None:
+    async def take(key: str = "a") -> float:
+        return await store.budgets.take(key, limit=3, seconds=20.0)
 
+    assert await store.budgets.wait("a", limit=3, seconds=20.0) == 0.0
     assert [await take() for _ in range(3)] == [0.0, 0.0, 0.0]
-    assert await take() == pytest.approx(0.5)
-    assert await store.budgets.take("other", rate=2.0, burst=3.0) == 0.0
+    wait = await take()
+    assert 20.0 <= wait <= 21.0
+    assert await store.budgets.wait("a", limit=3, seconds=20.0) == wait
+    assert await take("another") == 0.0
+    assert await store.budgets.take("a", limit=0, seconds=20.0) == 0.0  # no limit
 
-    clock.seconds += 0.5
+    clock.seconds += wait
     assert await take() == 0.0
-    assert await take() == pytest.approx(0.5)
 
 
-async def test_many_budgets_do_not_empty_each_other(store: Store, clock: ManualClock) -> None:
-    assert await store.budgets.take("spent", rate=0.001, burst=1.0) == 0.0
-    for value in range(10_050):
+async def test_many_keys_do_not_empty_each_other(store: Store, clock: ManualClock) -> None:
+    assert await store.budgets.take("spent", limit=1, seconds=600.0) == 0.0
+    for value in range(2_000):
         clock.seconds += 0.001
-        assert await store.budgets.take(f"peer {value}", rate=1000.0, burst=10.0) == 0.0
+        assert await store.budgets.take(f"peer {value}", limit=1, seconds=600.0) == 0.0
 
-    assert await store.budgets.take("spent", rate=0.001, burst=1.0) > 0
+    assert await store.budgets.take("spent", limit=1, seconds=600.0) > 0
+
+
+async def test_this_relay_is_one_of_those_on_the_store(store: Store) -> None:
+    assert await store.presence.relays() == 1
 
 
 async def test_a_store_has_a_random_id_and_takes_writes(store: Store) -> None:

@@ -154,10 +154,23 @@ async def test_who_is_at_one_is_online_at_the_other(stores: list[JetStreamStore]
     await two.presence.leave(BOB)
 
 
-async def test_both_draw_on_one_budget(stores: list[JetStreamStore]) -> None:
-    takes = [await stores[value % 2].budgets.take("b", rate=1.0, burst=4.0) for value in range(6)]
+async def test_both_count_against_one_limit(stores: list[JetStreamStore]) -> None:
+    takes = [await stores[value % 2].budgets.take("b", limit=4, seconds=60.0) for value in range(6)]
 
     assert [take == 0.0 for take in takes] == [True] * 4 + [False] * 2
+
+
+async def test_both_at_once_get_no_more_than_the_limit(stores: list[JetStreamStore]) -> None:
+    takes = await asyncio.gather(*(stores[at % 2].budgets.take("b", limit=20, seconds=60.0) for at in range(60)))
+
+    assert takes.count(0.0) == 20
+
+
+async def test_each_knows_of_the_other(stores: list[JetStreamStore], clock: ManualClock) -> None:
+    async with asyncio.timeout(30):
+        while [await store.presence.relays() for store in stores] != [2, 2]:
+            clock.seconds += 1
+            await asyncio.sleep(0.05)
 
 
 async def test_what_was_acknowledged_survives_a_server_that_is_killed(

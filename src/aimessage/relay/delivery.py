@@ -121,13 +121,13 @@ class Delivery:
         in this lot, and so again, lest a later message overtakes."""
         is_registered = await self._is_registered(post.to)
         gate, is_new = self._gate, not self._gate.acquaintances.knows(sender, post.to)
-        wait = limited.get(post.to) or (gate.lookups.wait(sender) if is_new or not is_registered else 0.0)
+        wait = limited.get(post.to) or (await gate.lookups.wait(sender) if is_new or not is_registered else 0.0)
         if wait:
             self._metrics.limit("lookups")
             limited[post.to] = max(wait, BOUNDS.held_seconds)
             return Refused(post.id, "rate_limited", "too many look-ups by this identity", limited[post.to])
         if not is_registered:
-            gate.lookups.take(sender)
+            await gate.lookups.take(sender)
             return Refused(post.id, "recipient_unknown", "nobody with this username is registered here")
         if is_new:
             gate.acquaintances.meet(sender, post.to)

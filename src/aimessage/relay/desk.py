@@ -84,7 +84,7 @@ class Desk:
         self.config = config
         self.clock = clock
         self.hub = Hub()
-        self.gate = Gate(config.rate_global, config.limits, clock)
+        self.gate = Gate(config.rate_global, config.limits, clock, store.budgets)
         self.metrics = owner.metrics
         self.delivery = Delivery(store, self.hub, clock, self.gate, self.metrics)
         self._store = store
@@ -138,7 +138,7 @@ class Desk:
     async def _proof(self, proof: Prove | Register, challenge: Challenge, address: str) -> Registered:
         if isinstance(proof, Prove):
             return await self._auth.prove(proof, challenge)
-        wait = self.gate.registrations.take(address) or self.gate.requests.take(address)
+        wait = await self.gate.registrations.take(address) or self.gate.requests.take(address)
         if wait:
             self.metrics.limit("registrations")
             raise RateLimited("too many registrations just now", retry_after=timedelta(seconds=wait))

@@ -63,7 +63,7 @@ class DirectoryDesk:
 
     async def fetch_bundle(self, owner: Username, request: FetchBundle) -> RelayFrame:
         """Return a peer's bundle, with one of its pairs while there are any and they are not drained too fast."""
-        if wait := self._gate.lookups.take(owner):
+        if wait := await self._gate.lookups.take(owner):
             self._metrics.limit("lookups")
             return Refused(request.id, "rate_limited", "too many look-ups by this identity", wait)
         account = await self._find(request.username)
@@ -100,7 +100,7 @@ class DirectoryDesk:
         return StateAnswer(request.id, version, blob)
 
     async def _claim(self, account: Registered) -> bytes | None:
-        if self._gate.pairs.take(account.username):
+        if await self._gate.pairs.take(account.username):
             self._metrics.limit("pairs")
             return None
         pair = await self._store.pairs.claim(account.username, account.vault_id)

@@ -10,6 +10,8 @@ from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 from aimessage.clock import Clock
+from aimessage.stores.local import KEYS
+from aimessage.stores.ports import Budgets
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, FRAMES_PER_MESSAGE, SEALED_BYTES
 
 __all__ = [
@@ -23,7 +25,7 @@ __all__ = [
     "LinkBucket",
     "RANGES",
     "RelayLimits",
-    "Windows",
+    "Window",
     "block_of",
 ]
 
@@ -132,12 +134,13 @@ class Bounds:
     pairs_seconds: float = 600.0
     lookup_seconds: float = 60.0
     registration_seconds: float = 600.0
-    counted_keys: int = 20_000  # addresses or names that one limit remembers; the longest unseen goes first
+    counted_keys: int = KEYS  # addresses or names that one limit remembers; the longest unseen goes first
     known_names: int = 100_000
     acquaintances: int = 100_000
     append_batch: int = 1_024
     expiry_batch: int = 1_000
     expiry_seconds: float = 30.0
+    share_seconds: float = 2.0  # between looks how many relays there are
     held_recipients: int = 4_096  # recipients of one link to whom nothing more goes, because a message was refused
     held_seconds: float = 0.5  # and for how long at least: what the client sent before it heard of that
     operator_links: int = 8
@@ -184,46 +187,22 @@ def block_of(address: str) -> str:
     return str(found)
 
 
-class Windows:
-    """At most *limit* events of each key in any *seconds*, 0 for no limit; never a burst above that, as a bucket has.
+class Window:
+    """At most *limit* events of each key in any *seconds*, 0 for no limit, over all relays on one store."""
 
-    Moments are kept to a twentieth of the time, so that a key costs at most 21 numbers.
-    """
-
-    def __init__(self, limit: int, seconds: float, clock: Clock) -> None:
+    def __init__(self, name: str, limit: int, seconds: float, budgets: Budgets) -> None:
+        self._name = name
         self._limit = limit
-        self._grain = seconds / 20
-        self._clock = clock
-        self._keys: OrderedDict[str, deque[list[int]]] = OrderedDict()  # of each: [grain, events in it]
+        self._seconds = seconds
+        self._budgets = budgets
 
-    def wait(self, key: str) -> float:
+    async def wait(self, key: str) -> float:
         """Return 0.0 if one more event is within the limit, else the seconds until it would be; count nothing."""
-        events = self._keys.get(key)
-        if not self._limit or events is None:
-            return 0.0
-        grain = int(self._clock.monotonic() / self._grain)
-        while events and events[0][0] < grain - 20:
-            events.popleft()
-        if sum(count for _, count in events) >= self._limit:
-            return (events[0][0] + 21) * self._grain - self._clock.monotonic()
-        return 0.0
+        return await self._budgets.wait(f"{self._name} {key}", limit=self._limit, seconds=self._seconds)
 
-    def take(self, key: str) -> float:
+    async def take(self, key: str) -> float:
         """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
-        if not self._limit:
-            return 0.0
-        grain = int(self._clock.monotonic() / self._grain)
-        events = self._keys.setdefault(key, deque())
-        self._keys.move_to_end(key)
-        if wait := self.wait(key):
-            return wait
-        if events and events[-1][0] == grain:
-            events[-1][1] += 1
-        else:
-            events.append([grain, 1])
-        if len(self._keys) > BOUNDS.counted_keys:
-            self._keys.popitem(last=False)
-        return 0.0
+        return await self._budgets.take(f"{self._name} {key}", limit=self._limit, seconds=self._seconds)
 
 
 class FairWindow:
@@ -237,12 +216,17 @@ class FairWindow:
 
     def __init__(self, rate: float, clock: Clock) -> None:
         self._clock = clock
+        self._rate = rate
         self._limit = max(1, int(rate)) if rate else 0
         self._grain = max(1.0, 1 / rate) / self._GRAINS if rate else 1.0
         self._past: deque[tuple[int, Counter[str], set[str]]] = deque()  # grain, events of each, who asked
         self._events: Counter[str] = Counter()
         self._total = 0
         self._asking: Counter[str] = Counter()  # the grains in which each asked
+
+    def share_with(self, relays: int) -> None:
+        """So many relays keep this rate together: each keeps its part, at least one event a second."""
+        self._limit = max(1, int(self._rate / max(1, relays))) if self._rate else 0
 
     def take(self, address: str) -> float:
         """Count one event; return 0.0 if it is within the limit, else the seconds after which to ask again."""
@@ -299,14 +283,14 @@ class Acquaintances:
 
 
 class Gate:
-    """What one relay counts against its limits, apart from sockets and the rate of each link."""
+    """What is counted against the limits, apart from sockets and the rate of each link."""
 
-    def __init__(self, rate_global: float, limits: RelayLimits, clock: Clock) -> None:
+    def __init__(self, rate_global: float, limits: RelayLimits, clock: Clock, budgets: Budgets) -> None:
         self.sealed_bytes = limits.sealed_bytes
         self.requests = FairWindow(rate_global, clock)
         self.probes = FairWindow(limits.rate_probes, clock)
         self.pages = FairWindow(limits.rate_metrics, clock)
-        self.lookups = Windows(limits.lookups, BOUNDS.lookup_seconds, clock)
+        self.lookups = Window("lookups", limits.lookups, BOUNDS.lookup_seconds, budgets)
         self.acquaintances = Acquaintances()
-        self.pairs = Windows(limits.pairs, BOUNDS.pairs_seconds, clock)
-        self.registrations = Windows(limits.registrations, BOUNDS.registration_seconds, clock)
+        self.pairs = Window("pairs", limits.pairs, BOUNDS.pairs_seconds, budgets)
+        self.registrations = Window("registrations", limits.registrations, BOUNDS.registration_seconds, budgets)

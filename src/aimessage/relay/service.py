@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from math import ceil
 
 from aimessage.clock import Clock, milliseconds
@@ -181,6 +181,13 @@ class Service:
             if count < BOUNDS.expiry_batch:
                 await asyncio.sleep(BOUNDS.expiry_seconds)
 
+    async def share(self) -> None:
+        """Keep our part of the rate that all relays on the store have together."""
+        while True:
+            with suppress(Temporary):  # as it was, until the store answers again
+                self.desk.gate.requests.share_with(await self._store.presence.relays())
+            await asyncio.sleep(BOUNDS.share_seconds)
+
     async def drain(self) -> None:
         """Tell every link to come back later, and give them a moment to go."""
         self._draining = True
@@ -238,7 +245,8 @@ async def serving(config: RelayConfig, *, clock: Clock, entropy: Entropy) -> Asy
             service = Service(config, store, clock, entropy, tasks)
             service.tls = tls
             server, service.port = await _listen(service, config)
-            standing = [tasks.create_task(service.desk.delivery.run()), tasks.create_task(service.sweep())]
+            duties = (service.desk.delivery.run(), service.sweep(), service.share())
+            standing = [tasks.create_task(duty) for duty in duties]
             try:
                 async with _operators(config, store, service):
                     yield service

@@ -1,14 +1,18 @@
-"""What one relay may keep in its own memory: who has a link here, and the token buckets.
+"""What one relay may keep in its own memory: who has a link here, and what has been counted.
 
 Both single-node stores use these; a store that several relays share brings its own.
 """
 
+from collections import OrderedDict
+
 from aimessage.clock import Clock
+from aimessage.stores.windows import Events, count_one, within
 from aimessage.types import Username
 
-__all__ = ["LocalBudgets", "LocalPresence"]
+__all__ = ["KEYS", "LocalBudgets", "LocalPresence"]
 
-_BUCKETS_BEFORE_SWEEP = 10_000
+KEYS = 20_000
+"""Keys that are remembered: addresses and names, each for one limit."""
 
 
 class LocalPresence:
@@ -33,25 +37,33 @@ class LocalPresence:
         """Return everybody with a link."""
         return frozenset(self._links)
 
+    async def relays(self) -> int:
+        """There is one."""
+        return 1
+
 
 class LocalBudgets:
-    """Token buckets by name; `ports.Budgets` for a store with one relay.
-
-    A bucket is kept as the moment at which it will be full again, so that a full one is nothing worth keeping.
-    """
+    """`ports.Budgets` for a store with one relay. Of too many keys, the longest unseen is forgotten."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._full_at: dict[str, float] = {}
+        self._keys: OrderedDict[str, Events] = OrderedDict()
 
-    async def take(self, bucket: str, *, rate: float, burst: float, cost: float = 1.0) -> float:
-        """Take *cost* tokens; return 0.0 if they were there, else the seconds until they will be."""
+    async def take(self, key: str, *, limit: int, seconds: float) -> float:
+        """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
+        if not limit:
+            return 0.0
         now = self._clock.monotonic()
-        full_at = max(self._full_at.get(bucket, now), now)
-        wait = full_at + cost / rate - now - burst / rate
-        if wait > 1e-9:  # a rounding error is no reason to refuse
+        events = self._keys.setdefault(key, [])
+        self._keys.move_to_end(key)
+        if wait := within(events, now, limit=limit, seconds=seconds):
             return wait
-        if len(self._full_at) >= _BUCKETS_BEFORE_SWEEP:
-            self._full_at = {name: when for name, when in self._full_at.items() if when > now}
-        self._full_at[bucket] = full_at + cost / rate
+        count_one(events, now, seconds=seconds)
+        if len(self._keys) > KEYS:
+            self._keys.popitem(last=False)
         return 0.0
+
+    async def wait(self, key: str, *, limit: int, seconds: float) -> float:
+        """Return what `take` would; count nothing."""
+        events = self._keys.get(key)
+        return within(events, self._clock.monotonic(), limit=limit, seconds=seconds) if limit and events else 0.0

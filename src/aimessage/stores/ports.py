@@ -291,12 +291,20 @@ class Presence(Protocol):
         """Return everybody with a link."""
         ...
 
+    async def relays(self) -> int:
+        """Return how many relays run on this store, this one included."""
+        ...
+
 
 class Budgets(Protocol):
-    """Rates that all relays on a store share: token buckets by name."""
+    """Limits that all relays on a store share: at most *limit* events of a key in any of its *seconds*; 0 for no limit."""
 
-    async def take(self, bucket: str, *, rate: float, burst: float, cost: float = 1.0) -> float:
-        """Take *cost* tokens; return 0.0 if they were there, else the seconds until they will be."""
+    async def take(self, key: str, *, limit: int, seconds: float) -> float:
+        """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
+        ...
+
+    async def wait(self, key: str, *, limit: int, seconds: float) -> float:
+        """Return what `take` would; count nothing."""
         ...
 
 

@@ -1,16 +1,18 @@
-"""What the relays on one store share and nobody needs on disk: who is there, and the token buckets."""
+"""What the relays on one store share and nobody needs on disk: who is there, and what has been counted."""
 
 import asyncio
 import json
 from collections import Counter
 
+import msgspec
+
 from aimessage.clock import Clock, milliseconds
 from aimessage.errors import RelayUnavailable, StoreDamaged
-from aimessage.octets import u64
 from aimessage.stores.jetstream.accounts import contended
 from aimessage.stores.jetstream.bus import Bus
 from aimessage.stores.jetstream.layout import BUDGETS, HERE
 from aimessage.stores.jetstream.records import Change, Records
+from aimessage.stores.windows import Events, count_one, within
 from aimessage.types import Username
 
 __all__ = ["JetStreamBudgets", "JetStreamPresence"]
@@ -31,8 +33,10 @@ class JetStreamPresence:
         self._clock = clock
         self._links: Counter[Username] = Counter()
         self._changed = asyncio.Event()
+        self._changed.set()  # that this relay is there is told at once, too
         self._told = 0
         self._others: frozenset[Username] = frozenset()
+        self._nodes: set[str] = set()
         self._heard_at: float | None = None
 
     async def arrive(self, owner: Username) -> None:
@@ -87,8 +91,14 @@ class JetStreamPresence:
     def _subject(self, number: int) -> str:
         return f"aimessage.here.{self._node}.{number}"
 
+    async def relays(self) -> int:
+        """Return how many relays tell who is with them, this one included; one that is gone counts for a minute."""
+        await self.online()
+        return len(self._nodes | {self._node})
+
     async def _hear(self) -> frozenset[Username]:
         subjects = await self._records.names("aimessage.here.>")
+        self._nodes = {subject.split(".")[2] for subject in subjects}
         ours = f"aimessage.here.{self._node}."
         told = await asyncio.gather(*(self._records.get(it) for it in subjects if not it.startswith(ours)))
         return frozenset(name for record in told if record.revision for name in _names(record.data))
@@ -103,26 +113,48 @@ def _names(octets: bytes) -> list[Username]:
 
 
 class JetStreamBudgets:
-    """`ports.Budgets`: each bucket is the moment, in wall-clock time, at which it will be full again.
+    """`ports.Budgets`: a record of each key holds its events, by wall-clock time.
 
-    One reading and one conditional write a call, so it is exact over all relays whose clocks agree.
+    One reading and one conditional write an event, so it is exact over all relays whose clocks agree; a relay whose
+    clock is wrong by a twentieth of the time is wrong by about as much of the limit.
     """
 
     def __init__(self, bus: Bus, clock: Clock) -> None:
         self._records = Records(bus, BUDGETS)
         self._clock = clock
 
-    async def take(self, bucket: str, *, rate: float, burst: float, cost: float = 1.0) -> float:
-        """Take *cost* tokens; return 0.0 if they were there, else the seconds until they will be."""
-        subject = f"aimessage.budget.{bucket.encode().hex()}"
-        for _ in range(_TRIES):
-            kept = await self._records.get(subject)
-            now = milliseconds(self._clock.now()) / 1000
-            # No bucket is further from full than its burst: a clock that was wrong empties none for long.
-            full_at = min(max(int.from_bytes(kept.data, "big") / 1e6, now), now + burst / rate)
-            wait = full_at + cost / rate - now - burst / rate
-            if wait > 1e-5:  # a rounding error is no reason to refuse
+    async def take(self, key: str, *, limit: int, seconds: float) -> float:
+        """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""
+        for _ in range(_TRIES if limit else 0):
+            kept = await self._records.get(_budget(key))
+            events, now = _events(kept.data), self._now
+            if wait := within(events, now, limit=limit, seconds=seconds):
                 return wait
-            if await self._records.put([Change(subject, u64(round((full_at + cost / rate) * 1e6)), kept.revision)]):
+            count_one(events, now, seconds=seconds)
+            if await self._records.put([Change(_budget(key), json.dumps(events).encode(), kept.revision)]):
                 return 0.0
+        if not limit:
+            return 0.0
         raise contended()
+
+    async def wait(self, key: str, *, limit: int, seconds: float) -> float:
+        """Return what `take` would; count nothing."""
+        if not limit:
+            return 0.0
+        kept = await self._records.get(_budget(key))
+        return within(_events(kept.data), self._now, limit=limit, seconds=seconds)
+
+    @property
+    def _now(self) -> float:
+        return milliseconds(self._clock.now()) / 1000
+
+
+def _budget(key: str) -> str:
+    return f"aimessage.budget.{key.encode().hex()}"
+
+
+def _events(octets: bytes) -> Events:
+    try:
+        return msgspec.json.decode(octets, type=Events) if octets else []
+    except msgspec.DecodeError:
+        raise StoreDamaged("the store's record of a limit does not decode") from None
