@@ -193,10 +193,10 @@ class Sender(_Party):
             self.waiting.append(self.outstanding.pop(frame.id))
             self.is_refused = True
             self.pause = max(self.pause, frame.retry_after)
-            if not self.outstanding:  # the whole window has its answers: repeat in order, when we were told to
-                self._repeat()
-                await asyncio.sleep(self.pause)
-                self.pause = _PAUSE_SECONDS
+        if self.is_refused and not self.outstanding:  # repeat in order, when we were told to
+            self._repeat()
+            await asyncio.sleep(self.pause)
+            self.pause = _PAUSE_SECONDS
 
 
 @dataclass
