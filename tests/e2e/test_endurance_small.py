@@ -11,10 +11,12 @@ from endurance.flip_bits import flip_everywhere
 from endurance.full_disk import starve_again_and_again, why_no_small_disk
 from endurance.kill_relay import kill_again_and_again
 from endurance.power_cut import cut_again_and_again
+from endurance.relay_claims import fetch_everything
 from endurance.stateful_stores import run_histories
 from endurance.strace import why_not_traceable
 from endurance.truncate_wal import cut_everywhere
 from endurance.wal_sync import send_traced
+from support.nats_cluster import running_cluster
 
 
 async def test_a_killed_relay_loses_doubles_and_reorders_nothing(tmp_path: Path) -> None:
@@ -86,3 +88,10 @@ async def test_a_cluster_with_a_node_killed_one_parted_and_a_relay_killed_loses_
     assert report.verdict is not None
     assert report.verdict.clean, report.verdict
     assert report.verdict.acked > 150
+
+
+async def test_two_relays_serve_no_pair_twice_and_give_a_name_to_one(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        found = await fetch_everything(tmp_path, cluster, fetches=200, rounds=1)
+
+    assert found.clean, found

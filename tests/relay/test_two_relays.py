@@ -114,3 +114,17 @@ async def test_while_nats_is_away_the_relay_says_so_and_what_was_accepted_is_the
                 assert (await again.expect(Deliver)).sealed == b"before"
     finally:
         server.stop()
+
+
+async def test_a_limit_holds_for_both_relays_together(nats_server: NatsServer, tmp_path: Path) -> None:
+    await nats_server.empty()
+    async with AsyncExitStack() as stack:
+        limited = {"registrations": "10", **flags(nats_server)}
+        urls = [await stack.enter_async_context(running_relay(tmp_path / name, **limited)) for name in ("one", "two")]
+        answers = []
+        for number in range(24):
+            async with Peer(urls[number % 2], f"agent-{number}") as peer:
+                answers.append(await peer.register())
+    registered = [answer for answer in answers if not isinstance(answer, Refused)]
+    assert len(registered) == 10
+    assert {answer.code for answer in answers if isinstance(answer, Refused)} == {"rate_limited"}
