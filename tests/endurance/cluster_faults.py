@@ -2,9 +2,9 @@
 
     python tests/endurance/cluster_faults.py [--faults 50] [--seed 1]
 
-Each fault is one of: a node killed, frozen, or parted from the others; all nodes killed at once; a relay killed. It lasts a
-few seconds, is mended, and the next one comes when the cluster is well again. Agents of the load reconnect to whichever
-relay is there. Printed of each fault: the longest pause between two acks, in seconds.
+Each fault is one of: a node killed, frozen, or parted from the others; all nodes killed at once; a relay killed. It
+lasts a few seconds, is mended, and the next one comes when the cluster is well again. Agents of the load reconnect to
+whichever relay is there. Printed of each fault: the longest pause between two acks, in seconds.
 """  # fmt: skip
 
 import argparse

@@ -1,4 +1,4 @@
-"""Two relays on three NATS nodes: no one-time pair goes out twice, and a name that fifty register at once has one owner.
+"""Two relays on three NATS nodes: no one-time pair goes out twice; a name that fifty register at once has one owner.
 
     python tests/endurance/relay_claims.py [--fetches 10000] [--rounds 20]
 

@@ -67,7 +67,9 @@ async def filled(store: Store) -> Store:
 
 
 async def moved(source: Store, target: Store) -> Holdings:
-    return await move(source, target, successor="there", now_ms=NOW, tell=lambda sentence: None)
+    return await move(
+        source, target, retire=lambda: source.contents.retire("there"), now_ms=NOW, tell=lambda sentence: None
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +115,14 @@ class Relay:
         """Return what `curl /health` prints."""
         with urllib.request.urlopen(f"http://localhost:{self.port}/health", timeout=10) as answer:
             return bytes(answer.read())
+
+    def ready(self) -> tuple[int, str]:
+        """Return what `/ready` says: its status and why."""
+        try:
+            with urllib.request.urlopen(f"http://localhost:{self.port}/ready", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read().decode()
 
     def stop(self) -> int:
         """Stop the relay in order and return its exit code."""

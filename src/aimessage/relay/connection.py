@@ -282,7 +282,10 @@ class Connection:
         return allowed
 
     async def _subscribe(self, owner: Username, request: Subscribe, tasks: asyncio.TaskGroup) -> None:
-        answer = await self._desk.activate(owner, request)
+        try:
+            answer = await self._desk.activate(owner, request)
+        except RelayUnavailable as error:
+            answer = _refused(request.id, error)
         if not isinstance(answer, Subscribed):
             self.push([answer])
             return

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aimessage.clock import Clock, milliseconds
-from aimessage.errors import AimessageError, StoreDamaged, UsernameMalformed
+from aimessage.errors import AimessageError, RelayUnavailable, StoreDamaged, UsernameMalformed
 from aimessage.relay.hub import Hub
 from aimessage.relay.limits import BOUNDS, Gate
 from aimessage.relay.metrics import Metrics
 from aimessage.relay.order import Order
+from aimessage.relay.stillness import Stillness
 from aimessage.stores.ports import Posting, Receipt, Refusal, Standing, Store
 from aimessage.types import MessageId, Username, parse_username
 from aimessage.wire.frames import Accepted, MailClass, Post, Refused, RelayFrame
@@ -31,12 +32,15 @@ class _Waiting:
 class Delivery:
     """Takes posts in. `run` must be running; what is posted while a commit is under way goes into the next one."""
 
-    def __init__(self, store: Store, hub: Hub, clock: Clock, gate: Gate, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, hub: Hub, clock: Clock, gate: Gate, metrics: Metrics, stillness: Stillness
+    ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._gate = gate
         self._metrics = metrics
+        self._stillness = stillness
         self._known: set[Username] = set()
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
@@ -52,7 +56,7 @@ class Delivery:
             if isinstance(answer, Refused) and post.to in limited:
                 order.hold(post.to, answer)
         good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
-        results = iter(await self._append([self._posting(sender, post) for post in good]) if good else ())
+        results = iter(await self._stored([self._posting(sender, post) for post in good]) if good else ())
         return [
             refused if refused is not None else _answer(post, next(results), order)
             for post, refused in zip(posts, answers, strict=True)
@@ -101,6 +105,14 @@ class Delivery:
             if not waiting.answer.done():  # its link may have gone; the mail is stored all the same
                 waiting.answer.set_result(results[at : at + len(waiting.postings)])
             at += len(waiting.postings)
+
+    async def _stored(self, postings: list[Posting]) -> list[Receipt | Refusal]:
+        try:
+            with self._stillness.changing():
+                return await self._append(postings)
+        except RelayUnavailable as error:
+            seconds = error.retry_after.total_seconds() if error.retry_after else 0.0
+            return [Refusal(error.code, error.message, seconds)] * len(postings)
 
     async def _append(self, postings: list[Posting]) -> list[Receipt | Refusal]:
         waiting = _Waiting(postings, asyncio.get_running_loop().create_future())

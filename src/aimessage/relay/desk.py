@@ -17,6 +17,7 @@ from aimessage.relay.hub import Hub, Neighbour
 from aimessage.relay.limits import Gate
 from aimessage.relay.lobby import Guest
 from aimessage.relay.metrics import Metrics
+from aimessage.relay.stillness import Stillness
 from aimessage.stores.ports import Mailboxes, Refusal, Registered, Standing, Store
 from aimessage.types import Username, VaultId
 from aimessage.wire.codec import UnknownFrame
@@ -86,7 +87,8 @@ class Desk:
         self.hub = Hub()
         self.gate = Gate(config.rate_global, config.limits, clock, store.budgets)
         self.metrics = owner.metrics
-        self.delivery = Delivery(store, self.hub, clock, self.gate, self.metrics)
+        self.stillness = Stillness()
+        self.delivery = Delivery(store, self.hub, clock, self.gate, self.metrics, self.stillness)
         self._store = store
         self.entropy = entropy
         self._auth = Authenticator(config, store, clock)
@@ -142,7 +144,8 @@ class Desk:
         if wait:
             self.metrics.limit("registrations")
             raise RateLimited("too many registrations just now", retry_after=timedelta(seconds=wait))
-        return await self._auth.register(proof, challenge)
+        with self.stillness.changing():
+            return await self._auth.register(proof, challenge)
 
     async def proved(self, account: Registered) -> Proved:
         """Return what a login is told about its own account."""
@@ -164,16 +167,18 @@ class Desk:
 
     async def change_standing(self, owner: Username, standing: Standing) -> None:
         """Decide about an account, from now on and on every link of its."""
-        await self.store.standings.set(owner, standing)
+        with self.stillness.changing():
+            await self.store.standings.set(owner, standing)
         self.delivery.forget(owner)
         if standing is not Standing.GOOD:
             self.hub.expel(owner, Blocked.code, _SHUT_OUT)
 
     async def activate(self, owner: Username, request: Subscribe) -> Subscribed | Refused:
-        """Make this vault's subscription the newest one."""
+        """Make this vault's subscription the newest one. Raises RelayUnavailable."""
         if len(request.vault_id) != _ID_BYTES or not 0 <= request.generation < 1 << 63:
             return Refused(request.id, "bad_value", "the subscription is malformed")
-        result = await self._store.subscriptions.activate(owner, VaultId(request.vault_id), request.generation)
+        with self.stillness.changing():
+            result = await self._store.subscriptions.activate(owner, VaultId(request.vault_id), request.generation)
         if isinstance(result, Refusal):
             return Refused(request.id, result.code, result.message, result.retry_after)
         waiting, _ = await self._store.mailboxes.depth(owner)
@@ -200,6 +205,20 @@ class Desk:
 
     async def request(self, owner: Username, event: ClientFrame | UnknownFrame | LinkFailed) -> RelayFrame:
         """Return the answer to one request. Raises AimessageError: the request is refused with its code."""
+        match event:
+            case ListUsers():
+                return await self._directory.list_users(event)
+            case FetchState():
+                return await self._directory.fetch_state(owner, event)
+            case Publish() | StockPairs() | FetchBundle() | StoreState():
+                with self.stillness.changing():
+                    return await self._change(owner, event)
+            case Post() | Subscribe() | Acknowledge() | Prove() | Register() | UnknownFrame() | LinkFailed():
+                raise Unsupported("this request has its own way")
+            case _:
+                assert_never(event)
+
+    async def _change(self, owner: Username, event: Publish | StockPairs | FetchBundle | StoreState) -> RelayFrame:
         directory = self._directory
         match event:
             case Publish():
@@ -208,13 +227,5 @@ class Desk:
                 return await directory.stock_pairs(owner, event)
             case FetchBundle():
                 return await directory.fetch_bundle(owner, event)
-            case ListUsers():
-                return await directory.list_users(event)
             case StoreState():
                 return await directory.store_state(owner, event)
-            case FetchState():
-                return await directory.fetch_state(owner, event)
-            case Post() | Subscribe() | Acknowledge() | Prove() | Register() | UnknownFrame() | LinkFailed():
-                raise Unsupported("this request has its own way")
-            case _:
-                assert_never(event)

@@ -25,8 +25,27 @@ def relay_requests(desk: Desk, gauges: Callable[[], Awaitable[Gauges]]) -> dict[
     async def stats(_: Mapping[str, object], __: AsyncExitStack) -> Mapping[str, object]:
         return desk.metrics.summary(await gauges())
 
-    asked = {"stats": stats, "users": governor.users, "standing": governor.standing}
-    return asked | invite_requests(desk.store.invites, desk.config.registration, desk.clock, desk.entropy)
+    async def still(_: Mapping[str, object], held: AsyncExitStack) -> Mapping[str, object]:
+        await held.enter_async_context(desk.stillness.still())  # until the asker hangs up, or dies
+        return {}
+
+    async def retire(request: Mapping[str, object], _: AsyncExitStack) -> Mapping[str, object]:
+        successor = str(request.get("successor"))
+        desk.stillness.for_ever(successor)
+        await desk.store.contents.retire(successor)
+        return {}
+
+    asked = {"stats": stats, "users": governor.users, "standing": governor.standing, "still": still, "retire": retire}
+    invites = invite_requests(desk.store.invites, desk.config.registration, desk.clock, desk.entropy)
+    return asked | invites | {name: _as_change(desk, invites[name]) for name in ("invite", "revoke")}
+
+
+def _as_change(desk: Desk, handler: Handler) -> Handler:
+    async def changed(request: Mapping[str, object], held: AsyncExitStack) -> Mapping[str, object]:
+        with desk.stillness.changing():
+            return await handler(request, held)
+
+    return changed
 
 
 class _Governor:

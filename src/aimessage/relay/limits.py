@@ -4,7 +4,7 @@ The rows that may be set are flags, environment variables, keys of the file, and
 """
 
 import resource
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from math import ceil

@@ -11,13 +11,13 @@ from typing import TypeVar
 import click
 
 from aimessage.errors import AimessageError, InvalidInput, RelayUnavailable, StoreDamaged
-from aimessage.relay.admin import dial
+from aimessage.relay.admin import OperatorLine, dial
 from aimessage.relay.config import RelayConfig, load_config
 from aimessage.relay.log import complain
 from aimessage.relay.wiring import copy_snapshot, restore_backup, stopped_snapshot, verify_directory
 from aimessage.stores.ports import Findings
 
-__all__ = ["COMMANDS", "Flags", "command_for", "db_path_option", "exit_code", "load_or_exit"]
+__all__ = ["COMMANDS", "Flags", "command_for", "db_path_option", "exit_code", "load_or_exit", "snapshot_name"]
 
 _SHOWN = 50
 _AFTER_RESTORE = (
@@ -70,10 +70,21 @@ def _snapshot(db_path: Path) -> Iterator[Path]:
             yield snapshot
         return
     with line:
-        name = str(line.ask("snapshot")["name"])
-        if Path(name).name != name or not (db_path / name).is_dir():
-            raise RelayUnavailable(f"the snapshot {name} of the relay is not in {db_path}")
-        yield db_path / name
+        snapshot = db_path / snapshot_name(line)
+        if not snapshot.is_dir():
+            raise RelayUnavailable(f"the snapshot {snapshot.name} of the relay is not in {db_path}")
+        yield snapshot
+
+
+def snapshot_name(line: OperatorLine) -> str:
+    """Have the relay behind *line* make a snapshot, which lasts as long as the line; return its name beside the store.
+
+    Raises RelayUnavailable.
+    """
+    name = str(line.ask("snapshot")["name"])
+    if Path(name).name != name:
+        raise RelayUnavailable(f"the relay names its snapshot {name}, which is no name")
+    return name
 
 
 def _runs_on(db_path: Path) -> bool:

@@ -154,6 +154,8 @@ class Service:
         """Return why nothing new should be sent here, "" if all is well."""
         if self._draining:
             return "this relay is stopping"
+        if self.desk.stillness.reason:
+            return self.desk.stillness.reason
         refusal = await self._store.check_writable()
         return "" if refusal is None else refusal.message
 

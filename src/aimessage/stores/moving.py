@@ -38,17 +38,19 @@ class Holdings:
     digest: str
 
 
-async def move(source: Store, target: Store, *, successor: str, now_ms: int, tell: Callable[[str], None]) -> Holdings:
-    """Make *target* hold what *source* holds, retire *source* in favour of *successor*, and return what was compared.
+async def move(
+    source: Store, target: Store, *, retire: Callable[[], Awaitable[None]], now_ms: int, tell: Callable[[str], None]
+) -> Holdings:
+    """Make *target* hold what *source* holds, *retire* the old store in between, and return what was compared.
 
-    No relay may run on either. Raises ConfigInvalid: *target* belongs to another relay. Raises RelayUnavailable: a
-    store did not take or give something now. Raises StoreDamaged: in the end they did not hold the same.
+    Nothing may change either meanwhile. Raises ConfigInvalid: *target* belongs to another relay. Raises
+    RelayUnavailable: a store did not take or give something now. Raises StoreDamaged: in the end they differed.
     """
     await _adopt(source, target)
     tell("copying accounts and mail")
     await _each(source, lambda name: _copy(source, target, name, now_ms))
     await _copy_invites(source, target, now_ms)
-    await source.contents.retire(successor)
+    await retire()
     tell("the old store is retired; copying one-time pairs")
     await _each(source, lambda name: _copy_pairs(source, target, name))
     tell("reading both stores again, to compare them")

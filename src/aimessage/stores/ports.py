@@ -297,7 +297,7 @@ class Presence(Protocol):
 
 
 class Budgets(Protocol):
-    """Limits that all relays on a store share: at most *limit* events of a key in any of its *seconds*; 0 for no limit."""
+    """Limits that all relays on a store share: at most *limit* events of a key in any *seconds*; 0 for no limit."""
 
     async def take(self, key: str, *, limit: int, seconds: float) -> float:
         """Count one event; return 0.0 if it is within the limit, else the seconds until one would be."""

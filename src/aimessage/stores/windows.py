@@ -1,6 +1,6 @@
 """Sliding windows: at most so many events in any so many seconds, never a burst above that, as a bucket has.
 
-Moments are kept to a twentieth of the time, so that a key costs at most 21 pairs of numbers. Nothing here keeps anything.
+Moments are kept to a twentieth of the time, so a key costs at most 21 pairs of numbers. Nothing here keeps anything.
 """
 
 __all__ = ["GRAINS", "Events", "count_one", "within"]
