@@ -1,7 +1,8 @@
 """The load on a relay: half of the links send as fast as they are acked, the other half receive and acknowledge.
 
-python -m benchmarks.crowd URL LINKS SECONDS     prints what was delivered, in how many seconds, and our own CPU
-    [PREFIX [URL]]                               of all names; where the recipients are, if not at the senders' relay
+python -m benchmarks.crowd URL LINKS SECONDS     prints what was delivered, in how many seconds, and our own CPU;
+    [PREFIX [URL]]                               stderr tells when the clock starts. PREFIX is of all names, URL where
+                                                 the recipients are, if not at the senders' relay
 """
 
 import asyncio
@@ -70,6 +71,8 @@ async def main(url: str, links: int, seconds: float, prefix: str = "", to: str =
     for peer in recipients:
         await peer.subscribe()
     receiving = [asyncio.create_task(receive(peer, load)) for peer in recipients]
+    sys.stderr.write("began\n")
+    sys.stderr.flush()
     began, cpu = time.perf_counter(), time.process_time()
     async with asyncio.TaskGroup() as group:
         for peer, recipient in zip(senders, recipients, strict=True):

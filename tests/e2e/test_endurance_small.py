@@ -85,8 +85,8 @@ async def test_a_cluster_with_a_node_killed_one_parted_and_a_relay_killed_loses_
 ) -> None:
     report = await break_again_and_again(tmp_path, ["node killed", "node parted", "relay killed"], lasts=1.0)
 
+    assert report.clean, report.verdict
     assert report.verdict is not None
-    assert report.verdict.clean, report.verdict
     assert report.verdict.acked > 150
 
 

@@ -1,9 +1,11 @@
 """Random histories of each store against a dictionary: the property test of the stores, at full length, with crashes.
 
-    python tests/endurance/stateful_stores.py [--cycles 5000] [--steps 20] [--seed 1] [--store memory|rocksdb]
+    python tests/endurance/stateful_stores.py [--cycles 5000] [--steps 20] [--seed 1] [--store memory|rocksdb|jetstream]
 
 `--cycles` is the number of histories for each store. In the middle of them RocksDB is closed and opened again, or
-crashes: what goes on is a copy of its files as they lay on the disk, sometimes with the start of one more record.
+crashes: what goes on is a copy of its files as they lay on the disk, sometimes with the start of one more record. On
+JetStream, of which there is one history for every sixteen of the others, two relays take turns, and twenty times the
+server is killed and started again.
 """  # fmt: skip
 
 import argparse
@@ -11,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -23,11 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from endurance.relays import say
 from endurance.wal import newest_log
-from stores.test_stateful import _Machine, _RocksMachine
+from stores.test_stateful import _JetStreamMachine, _Machine, _RocksMachine
+from support.nats import NatsServer
 
 __all__ = ["STORES", "run_histories"]
 
 _TORN: Final = b"\x01\x02\x03\x04\x05"
+_OTHERS_FOR_ONE: Final = 16
 _QUICK: Final = Path("/dev/shm")
 
 
@@ -76,9 +80,23 @@ class _CountedRocksdb(_RocksMachine):
         self.store = self.run(self.open())
 
 
-STORES: Final[dict[str, type[_CountedMemory | _CountedRocksdb]]] = {
+class _CountedJetstream(_JetStreamMachine):
+    counts: ClassVar[Counter[str]] = Counter()
+    most_kills = 20
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts["histories"] += 1
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.counts["crashes"] = self.kills
+
+
+STORES: Final[dict[str, type[_CountedMemory | _CountedRocksdb | _CountedJetstream]]] = {
     "memory": _CountedMemory,
     "rocksdb": _CountedRocksdb,
+    "jetstream": _CountedJetstream,
 }
 
 
@@ -109,8 +127,14 @@ def main() -> int:
     if _QUICK.is_dir():
         tempfile.tempdir = str(_QUICK)  # a crash of the process, not of the machine: no disk is needed for it
     for store in [given.store] if given.store else STORES:
-        counts = run_histories(store, cycles=given.cycles, steps=given.steps, seed_number=given.seed)
-        enough &= counts["histories"] >= given.cycles
+        cycles = given.cycles
+        with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+            if store == "jetstream":
+                cycles = -(-cycles // _OTHERS_FOR_ONE)
+                _CountedJetstream.server = NatsServer(Path(directory)).start()
+                stack.callback(_CountedJetstream.server.stop)
+            counts = run_histories(store, cycles=cycles, steps=given.steps, seed_number=given.seed)
+        enough &= counts["histories"] >= cycles
         crashes = f", {counts['crashes']} crashes" if counts["crashes"] else ""
         say(f"stateful_stores: {store}: 0 violations in {counts['histories']} histories{crashes}")
     return 0 if enough else 1

@@ -3,10 +3,10 @@
 import asyncio
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged, Unsupported
 from aimessage.octets import u16, u64

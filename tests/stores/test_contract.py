@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.errors import RecipientUnknown
 from aimessage.stores.invitations import KEPT
@@ -113,7 +113,7 @@ async def test_acks_out_of_order_leave_the_rest(store: Store) -> None:
 async def test_a_posting_with_impossible_values_is_refused_and_disturbs_nobody(
     store: Store, changes: dict[str, object]
 ) -> None:
-    answers = await store.mailboxes.append([replace(post(1), **changes), post(2)])  # type: ignore[arg-type]
+    answers = await store.mailboxes.append([replace(post(1), **changes), post(2)])
 
     assert isinstance(answers[0], Refusal)
     assert answers[0].code == "bad_value"

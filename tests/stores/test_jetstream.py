@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.errors import ConfigInvalid
 from aimessage.stores.jetstream import Access, JetStreamStore, open_jetstream_store

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.errors import ConfigInvalid, StoreDamaged
 from aimessage.stores.jetstream import Access, open_jetstream_store

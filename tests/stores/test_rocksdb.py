@@ -5,10 +5,10 @@ import os
 import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.octets import u16, u64

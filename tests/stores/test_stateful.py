@@ -112,6 +112,7 @@ class _JetStreamMachine(_Machine):
 
     server: NatsServer
     kills = 0
+    most_kills = 2
 
     def __init__(self) -> None:
         asyncio.run(self.server.empty())
@@ -135,7 +136,7 @@ class _JetStreamMachine(_Machine):
 
     @rule()
     def kill_the_server(self) -> None:
-        if type(self).kills < _KILLS:
+        if type(self).kills < self.most_kills:
             type(self).kills += 1
             self.server.restart(hard=True)
             self.run(self.until_writable(self.store))
@@ -151,7 +152,6 @@ class _JetStreamMachine(_Machine):
         super().teardown()
 
 
-_KILLS = 2
 _SETTINGS = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -56,7 +56,8 @@ class Delivery:
             if isinstance(answer, Refused) and post.to in limited:
                 order.hold(post.to, answer)
         good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
-        results = iter(await self._stored([self._posting(sender, post) for post in good]) if good else ())
+        now_ms = milliseconds(self._clock.now()) if good else 0
+        results = iter(await self._stored([_posting(sender, post, now_ms) for post in good]) if good else ())
         return [
             refused if refused is not None else _answer(post, next(results), order)
             for post, refused in zip(posts, answers, strict=True)
@@ -161,17 +162,18 @@ class Delivery:
         self._known.add(username)
         return True
 
-    def _posting(self, sender: Username, post: Post) -> Posting:
-        return Posting(
-            owner=Username(post.to),
-            sender=sender,
-            message_id=MessageId(post.message_id),
-            attempt=post.attempt,
-            mail_class=post.mail_class,
-            accepted_at=milliseconds(self._clock.now()),
-            expires_at=post.expires_at,
-            sealed=post.sealed,
-        )
+
+def _posting(sender: Username, post: Post, now_ms: int) -> Posting:
+    return Posting(
+        owner=Username(post.to),
+        sender=sender,
+        message_id=MessageId(post.message_id),
+        attempt=post.attempt,
+        mail_class=post.mail_class,
+        accepted_at=now_ms,
+        expires_at=post.expires_at,
+        sealed=post.sealed,
+    )
 
 
 def _well_formed(post: Post) -> bool:

@@ -8,9 +8,10 @@ be served twice. Positions and the numbers of subscriptions are the new store's 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import astuple, replace
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.stores.invitations import is_over

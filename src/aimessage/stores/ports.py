@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
@@ -33,8 +35,7 @@ class Quotas:
     control_ttl_ms: int = 7 * 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(msgspec.Struct, frozen=True, gc=False):
     """One sealed message on its way in; times in milliseconds since 1970, *expires_at* 0 for the store's own bound."""
 
     owner: Username
@@ -47,8 +48,7 @@ class Posting:
     sealed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The posting is on disk. *duplicate*: (sender, id, attempt) already was, and this repeats its acceptance."""
 
     position: Position
@@ -57,8 +57,7 @@ class Receipt:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, gc=False):
     """The item was not taken; *code* is one of `errors`, *retry_after* in seconds."""
 
     code: str
@@ -66,8 +65,7 @@ class Refusal:
     retry_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """One entry of a mailbox."""
 
     position: Position
@@ -121,8 +119,7 @@ class Mailboxes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(msgspec.Struct, frozen=True):
     """One account: *bundle* is encoded as it travels and names the active vault."""
 
     username: Username
@@ -153,8 +150,7 @@ class Directory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Invite:
+class Invite(msgspec.Struct, frozen=True):
     """One invitation, known by the SHA-256 of its code; times in milliseconds since 1970, *expires_at* 0 for never.
 
     *uses*: how many registrations it was made for; *used*: how many there were.

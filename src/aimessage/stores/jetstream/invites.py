@@ -1,7 +1,8 @@
 """Invitations: what a registration with one changes, name and use, is one atomic batch."""
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aimessage.stores.invitations import KEPT, TOO_MANY, is_over, usable
 from aimessage.stores.jetstream.accounts import contended

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aimessage.stores.invitations import KEPT, TOO_MANY, is_over, usable
 from aimessage.stores.ports import Invite, Refusal, Registered
