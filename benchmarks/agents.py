@@ -56,8 +56,9 @@ def throughput(directory: Path, pairs: int, count: int, bar: float) -> Iterator[
         _enrol(directory, relay, *senders, *recipients)
         with _worker("receive", directory, relay, ",".join(recipients), each) as receiving:
             _expect(receiving, "ready")
-            began = time.perf_counter()
-            with _worker("send", directory, relay, ",".join(senders), each):
+            with _worker("send", directory, relay, ",".join(senders), each) as sending:
+                _expect(sending, "ready")
+                began = time.perf_counter()
                 _expect(receiving, "done")
                 taken = time.perf_counter() - began
     name = "one pair" if pairs == 1 else f"{pairs} pairs"

@@ -1,12 +1,11 @@
 """The commands as a shell runs them: a whole process, from its start to the relay's word that it has the message."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Sample
-from benchmarks.floors import PYTHON_WITH_CRYPTO, run_ms
-from support.commands import BIN, Home, running_relay
+from benchmarks.floors import PYTHON_WITH_CRYPTO, USER_BIN, run_ms
+from support.commands import Home, running_relay
 
 __all__ = ["send"]
 
@@ -17,9 +16,8 @@ def send(directory: Path) -> Iterator[Sample]:
         home = Home(directory / "home")
         for name in ("alice", "bobby"):
             home.run("register", "-a", name, "-u", name, "-s", relay.url).ok()
-        command = (BIN / "aimessage", "send", "-a", "alice", "-t", "bobby", "-m")
+        command = (USER_BIN / "aimessage", "send", "-a", "alice", "-t", "bobby", "-m")
         environ = {"AIMESSAGE_HOME": str(home.path)}
         run_ms(*command, "the first one makes the session", repeat=1, **environ)
         taken = [run_ms(*command, f"message {number}", repeat=1, **environ) for number in range(15)]
     yield Sample("cold send from the shell", sorted(taken)[7], "ms", PYTHON_WITH_CRYPTO, bar=2.5, of_floor=True)
-    assert sys.executable

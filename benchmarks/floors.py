@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.figures import Sample
 
-__all__ = ["BARE_PYTHON", "PYTHON_WITH_CRYPTO", "TCP", "floors", "run_ms"]
+__all__ = ["BARE_PYTHON", "PYTHON_WITH_CRYPTO", "TCP", "USER_BIN", "floors", "run_ms"]
 
 BARE_PYTHON = "python -c pass"
 PYTHON_WITH_CRYPTO = "python importing socket, AES-GCM, sqlite3"
 TCP = "TCP ping-pong"
+USER_BIN = Path(os.environ.get("AIMESSAGE_USER_BIN", Path(sys.executable).parent))
+"""Where a user's commands are: an environment without a developer's packages, which `./bench.sh` makes."""
 _ROUND_TRIPS = 2_000
 _IMPORTS = "import socket, sqlite3; from cryptography.hazmat.primitives.ciphers.aead import AESGCM"
 
@@ -37,8 +39,8 @@ def run_ms(*command: str | Path, repeat: int = 9, **environ: str) -> float:
 
 def floors() -> Iterator[Sample]:
     """Yield one sample of each floor."""
-    yield Sample(BARE_PYTHON, run_ms(sys.executable, "-c", "pass"), "ms")
-    yield Sample(PYTHON_WITH_CRYPTO, run_ms(sys.executable, "-c", _IMPORTS), "ms")
+    yield Sample(BARE_PYTHON, run_ms(USER_BIN / "python", "-c", "pass"), "ms")
+    yield Sample(PYTHON_WITH_CRYPTO, run_ms(USER_BIN / "python", "-c", _IMPORTS), "ms")
     yield Sample(TCP, _tcp_ms(), "ms")
     yield Sample("fsync of 4 KiB", _fsync_ms(), "ms")
     yield Sample("SQLite commit, WAL, synchronous=FULL", _sqlite_ms(), "ms")

@@ -23,6 +23,9 @@ FLAGS = (
 )  # fmt: skip
 
 
+_FIRST = 50
+
+
 def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[Sample]:
     """*links* busy links, half of them senders: how many messages a second are durably acked and delivered."""
     with running_relay(directory / "relay", *FLAGS) as running:
@@ -58,17 +61,21 @@ def idle(directory: Path, links: int = 2_000) -> Iterator[Sample]:
 
 async def _held_kib(running: Relay, links: int) -> float:
     url = running.url.replace("localhost", "127.0.0.1") + "/ws"
+    secrets = [os.urandom(32) for _ in range(links + _FIRST)]
+    for number, secret in enumerate(secrets):  # what an account costs is not a link's
+        async with Peer(url, f"idle-{number}", secret) as peer:
+            await peer.register()
     async with contextlib.AsyncExitStack() as stack:
 
         async def join(number: int) -> None:
-            peer = await stack.enter_async_context(Peer(url, f"idle-{number}"))
-            await peer.register()
+            peer = await stack.enter_async_context(Peer(url, f"idle-{number}", secrets[number]))
+            await peer.login()
             await peer.subscribe()
 
-        for number in range(50):  # what the first ones cost is the relay's, not theirs
+        for number in range(_FIRST):  # what the first ones cost is the relay's, not theirs
             await join(number)
         before = _rss_kib(running)
-        for number in range(50, links + 50):
+        for number in range(_FIRST, links + _FIRST):
             await join(number)
         return (_rss_kib(running) - before) / links
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import uvloop
@@ -52,16 +53,14 @@ async def main(role: str, home: Path, server: str, names: str, count: int) -> No
     """Run one agent of each name at once."""
     work = {"echo": echo, "send": send, "receive": receive}[role]
 
-    async def one(name: str) -> None:
-        async with connect(Settings(home, name, server)) as me:
-            await me.users()  # the link is open before the clock starts
-            tell("ready")
-            await work(me, count)
-
-    async with asyncio.TaskGroup() as group:
-        for name in names.split(","):
-            group.create_task(one(name))
-    tell("done")
+    async with AsyncExitStack() as stack:
+        agents = [await stack.enter_async_context(connect(Settings(home, name, server))) for name in names.split(",")]
+        await asyncio.gather(*(me.users() for me in agents))  # every link is open before the clock starts
+        tell("ready")
+        async with asyncio.TaskGroup() as group:
+            for me in agents:
+                group.create_task(work(me, count))
+        tell("done")
 
 
 if __name__ == "__main__":
