@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import agents, commands, core, floors, links, stores
+from benchmarks import agents, commands, core, floors, links, million, stores
 from benchmarks.figures import Sample, collect, save, table
 from benchmarks.plots import plot
 
@@ -26,6 +26,8 @@ MEASURES: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "relay500": partial(links.relay, links=500, seconds=4, bar=45_000),
     "relay1000": partial(links.relay, links=1_000, seconds=4, bar=30_000),
     "idle": links.idle,
+    "tls": links.tls,
+    "million": million.million,
     "stores": stores.stores,
 }
 

@@ -7,6 +7,7 @@ python -m benchmarks.crowd URL LINKS SECONDS     prints what was delivered, in h
 
 import asyncio
 import os
+import ssl
 import sys
 import time
 from dataclasses import dataclass, field
@@ -63,8 +64,9 @@ async def main(url: str, links: int, seconds: float, prefix: str = "", to: str =
     """Join them all, then let them work for *seconds*."""
     load = Load()
     here, there = (each.replace("localhost", "127.0.0.1") + "/ws" for each in (url, to or url))
-    senders = [Peer(here, f"{prefix}sender-{at}") for at in range(links // 2)]
-    recipients = [Peer(there, f"{prefix}recipient-{at}") for at in range(links // 2)]
+    tls = ssl.create_default_context() if url.startswith("wss:") else None  # SSL_CERT_FILE says whose word counts
+    senders = [Peer(here, f"{prefix}sender-{at}", tls=tls) for at in range(links // 2)]
+    recipients = [Peer(there, f"{prefix}recipient-{at}", tls=tls) for at in range(links // 2)]
     for peer in (*senders, *recipients):
         await peer.__aenter__()
         await peer.register()

@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.figures import Sample
 from support.commands import Relay, running_relay
 from support.relay import Peer
+from support.tls import Authority
 
-__all__ = ["FLAGS", "idle", "relay"]
+__all__ = ["FLAGS", "idle", "relay", "rss_kib", "tls"]
 
 FLAGS = (
     "--mailbox-messages", "0", "--mailbox-bytes", "0", "--mailbox-sender-share", "0",
@@ -47,6 +48,23 @@ def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[S
     yield Sample(f"the load's own CPU at {links} links", cpu / delivered * 1e6, "µs/msg")
 
 
+def tls(directory: Path, links: int = 50, seconds: float = 4) -> Iterator[Sample]:
+    """The same load over TLS 1.3 and without it, one behind the other."""
+    authority = Authority(directory)
+    certificate = str(authority.issue("127.0.0.1", "localhost"))
+    plain = ""
+    for name, flags in (("plain", ()), ("TLS", ("--tls-cert", certificate, "--tls-key", certificate))):
+        with running_relay(directory / name, *FLAGS, *flags) as running:
+            scheme = "wss" if flags else "ws"
+            command = [sys.executable, "-m", "benchmarks.crowd", f"{scheme}://127.0.0.1:{running.port}"]
+            environ = os.environ | {"SSL_CERT_FILE": str(authority.ca_file)}
+            done = subprocess.run([*command, str(links), str(seconds)], check=True, stdout=subprocess.PIPE, text=True,
+                                  env=environ, timeout=seconds + 120)  # fmt: skip
+        delivered, taken, _ = map(float, done.stdout.split())
+        yield Sample(f"relay, {links} busy links, {name}", delivered / taken, "msg/s", plain or None)
+        plain = f"relay, {links} busy links, {name}"
+
+
 def _cpu_seconds(running: Relay) -> float:
     """What the relay has used, of the user's and the system's time."""
     fields = Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -74,13 +92,14 @@ async def _held_kib(running: Relay, links: int) -> float:
 
         for number in range(_FIRST):  # what the first ones cost is the relay's, not theirs
             await join(number)
-        before = _rss_kib(running)
+        before = rss_kib(running)
         for number in range(_FIRST, links + _FIRST):
             await join(number)
-        return (_rss_kib(running) - before) / links
+        return (rss_kib(running) - before) / links
 
 
-def _rss_kib(running: Relay) -> float:
+def rss_kib(running: Relay) -> float:
+    """Return what of its memory the relay has in the machine's."""
     for line in Path(f"/proc/{running.process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return float(line.split()[1])

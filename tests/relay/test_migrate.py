@@ -1,8 +1,11 @@
 """`aimessage-server migrate` as an operator types it, killed at any moment and typed again."""
 
 import shutil
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -14,7 +17,7 @@ from aimessage.errors import RelayUnavailable
 from aimessage.stores.ports import Quotas, Store
 from aimessage.stores.rocksdb import open_rocksdb_store
 from support.commands import BIN, Outcome, running_relay
-from support.machines import Machine
+from support.machines import Machine, eventually
 from support.stores import VAULT, account, contents, name, post
 
 UNBOUNDED = Quotas(messages=0, bytes=0, sender_share=0, controls=0, message_ttl_ms=0, control_ttl_ms=0)
@@ -55,6 +58,19 @@ def killed_after(seconds: float, origin: Path, end: Path) -> bool:
             process.kill()
             return True
     return False
+
+
+@contextmanager
+def stopped_while_copying(origin: Path, end: Path) -> Iterator[None]:
+    """The command, stopped where it copies what comes first; killed at the end of the context."""
+    with subprocess.Popen(words(origin, end), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            assert any(b"copying accounts" in line for line in process.stderr)
+            process.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            process.kill()
 
 
 async def test_a_migration_killed_again_and_again_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -131,19 +147,23 @@ async def test_agents_of_a_running_relay_lose_nothing_when_its_store_moves(tmp_p
         assert [message.text for message in await alice.heard(1)] == ["sessions go on"]
 
 
-async def test_a_relay_goes_on_as_before_when_the_move_is_given_up_before_its_last_part(tmp_path: Path) -> None:
-    await filled(tmp_path / "data", accounts=150)
+async def test_a_relay_goes_on_as_before_when_the_move_dies_before_its_last_part(tmp_path: Path) -> None:
+    await filled(tmp_path / "data", accounts=300)
     with running_relay(tmp_path) as relay:
-        kills = 0
-        for delay in (0.6, 0.8, 1.0):
-            kills += killed_after(delay, tmp_path / "data", tmp_path / "end")
-        if relay.ready()[0] == 200:  # it never came to its last part
-            [alice] = await Machine.enrolled(tmp_path / "home", f"ws://localhost:{relay.port}", "alice")
-            await alice.send(name(1), "still taken in")
-        assert kills
+        [alice, _] = await Machine.enrolled(tmp_path / "home", f"ws://localhost:{relay.port}", "alice", "bobby")
+        with stopped_while_copying(tmp_path / "data", tmp_path / "end"):
+            status, why = relay.ready()
+            assert status == 503 and "is being moved" in why
+
+        async def goes_on() -> bool:
+            return relay.ready()[0] == 200
+
+        await eventually(goes_on)
+        async with connect(alice.settings) as me:
+            assert (await me.send("bobby", "still taken in")).state == "accepted"
         held = migrated(tmp_path / "data", tmp_path / "end").ok().objects()[0]
         assert relay.ready()[0] == 503
-    assert held["pairs"] == 750
+    assert (held["accounts"], held["messages"]) == (302, 12_001)
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:

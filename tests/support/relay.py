@@ -1,6 +1,7 @@
 """A real relay on loopback, and peers that drive it over real sockets with nothing but frames."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -67,8 +68,17 @@ class _Wire(WSListener):
 class Peer:
     """One agent's link, frame by frame."""
 
-    def __init__(self, url: str, name: str, secret: bytes | None = None, *, source: str = HOST) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        secret: bytes | None = None,
+        *,
+        source: str = HOST,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.url = url
+        self.tls = tls
         self.source = source
         self.name = name
         self.secret = secret or system_entropy(32)
@@ -79,7 +89,9 @@ class Peer:
         self._next_id = 0
 
     async def __aenter__(self) -> Self:
-        self.transport, self.wire = await ws_connect(_Wire, self.url, use_aiofastnet=False, local_addr=(self.source, 0))
+        self.transport, self.wire = await ws_connect(
+            _Wire, self.url, ssl_context=self.tls, use_aiofastnet=False, local_addr=(self.source, 0)
+        )
         self.welcome = await self.expect(Welcome)
         address = Address(RelayId(self.welcome.relay_id), Username(self.name))
         self.account: Account = open_account(Token(SecretBytes(self.secret)), address)
