@@ -20,7 +20,7 @@ def test_a_stranger_waits_is_accepted_verified_and_blocked(home: Home, pair: tup
 
     shown = home.run("wait", "-a", guarded, "--timeout", "30s").ok()
     assert "let me in" not in shown.text
-    assert f"aimessage contacts accept {stranger}" in shown.text
+    assert f"aimessage contacts --agent {guarded} accept {stranger}" in shown.text
     [waiting] = home.run("contacts", "list", "-a", guarded, "--json").ok().objects()
     assert (waiting["name"], waiting["contact"], waiting["requests"]) == (stranger, "pending", 1)
 

@@ -140,7 +140,11 @@ class Screen(msgspec.Struct, frozen=True):
         """Return what `message` prints, without the last newline; always of the same length."""
         if self.as_json:
             return json_line(shape)
-        return neutralise(fenced(shape)) if fence else self.line(message_line(shape) + tail)
+        if fence:
+            return neutralise(fenced(shape))
+        # The words of a contact request are ours: the command in them is for the agent that shows it.
+        line = message_line(shape)
+        return self.line((self.hint(line) if shape["type"] == "contact_request" else line) + tail)
 
     def line(self, line: str) -> str:
         """Return what `show` prints of *line* for people, without the last newline."""
