@@ -107,14 +107,15 @@ async def test_a_delivery_that_comes_twice_has_one_effect(tmp_path: Path) -> Non
             assert await me.wait(timeout=0.2) == []
 
 
-async def test_a_changed_identity_stops_sending_and_is_never_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trust", ["first-use", "pinned", "verified"])
+async def test_a_changed_identity_stops_sending_and_is_never_shown(tmp_path: Path, trust: str) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
         for who, other in ((alice, "bobby"), (bobby, "alice")):  # both have pinned somebody else under that name
             here = open_here(load_profile(who), None)
             with here.vault.transaction() as vault:
                 peer = vault.peer(here.address(Username(other)))
-                peer.pin = bytes(64)
+                peer.pin, peer.trust = bytes(64), trust  # also one whom a person has compared
                 vault.save_peer(peer)
             here.vault.close()
         async with connect(alice) as me:

@@ -13,7 +13,7 @@ import pytest
 import aimessage
 from aimessage.cli.app import cli
 from aimessage.cli.render import Screen
-from support.commands import BIN, Home, Relay
+from support.commands import BIN, Home, Relay, running_relay
 
 ARGUMENTS = {
     "register": ["-u", "somebody"],
@@ -218,3 +218,14 @@ def test_without_an_extra_the_error_names_it(
     )
     assert done.returncode in (1, 2)
     assert f"pip install '{extra}'" in done.stderr
+
+
+def test_an_inbox_shows_what_is_here_while_the_relay_is_away_and_says_when_nothing_is(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with running_relay(tmp_path / "relay") as relay:
+        enrolled(home, relay, "alice", "bobby")
+        home.run("send", "-a", "alice", "-t", "bobby", "-m", "here already").ok()
+        assert "here already" in home.run("inbox", "-a", "bobby", "--peek").ok().text
+    assert "here already" in home.run("inbox", "-a", "bobby").ok().text
+    empty = home.run("inbox", "-a", "bobby", "--json")
+    assert (empty.code, empty.failure()["retryable"]) == (75, True)
