@@ -204,6 +204,18 @@ class NatsCluster:
                     assert node.process is not None
                     assert node.process.returncode is None, f"{node.name} has ended"
                     await asyncio.sleep(0.1)
+            while not await self._leads_all():  # noqa: ASYNC110 - until then a stream of three copies finds no place
+                await asyncio.sleep(0.1)
+
+    async def _leads_all(self) -> bool:
+        """Return whether some node leads the others and hears from each of them."""
+        for node in self.nodes:
+            group = (await node.page("/jsz")).get("meta_cluster")
+            if isinstance(group, dict) and group.get("leader") == node.name:
+                others = group.get("replicas") or []
+                heard = [other for other in others if other.get("current") and not other.get("offline")]
+                return len(heard) == len(self.nodes) - 1
+        return False
 
 
 @asynccontextmanager
