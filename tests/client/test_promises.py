@@ -307,3 +307,29 @@ async def test_what_a_cancelled_wait_or_ask_had_taken_is_for_whoever_comes_next(
                     await asking
             [answer] = await you.wait(timeout=60)
             assert answer.text == "an answer"
+
+
+async def test_what_was_shown_is_told_while_the_consumer_keeps_the_next_message(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        async with connect(alice.settings) as me, connect(bobby.settings) as you:
+            await me.send("bobby", "hello")
+            assert [message.text for message in await you.wait(timeout=60)] == ["hello"]
+            texts = ["one", "two", "three"]
+            reading = [asyncio.create_task(me.send("bobby", text, wait_for="read", timeout=60)) for text in texts]
+            async with aclosing(you.listen()) as messages:
+                for text in texts:
+                    assert (await anext(messages)).text == text
+                assert [(await each).state for each in reading[:2]] == ["read", "read"]  # and the third is in hand
+            reading[2].cancel()
+
+
+async def test_notes_that_were_committed_before_a_death_are_cleared_away(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        dead = bobby.settings.directory / "locks" / "worker-0123456789abcdef01234567"
+        dead.parent.mkdir(exist_ok=True)
+        dead.write_bytes((7).to_bytes(8, "big"))
+        await alice.send("bobby", "hello")
+        assert [message.text for message in await bobby.heard(1)] == ["hello"]
+        assert not dead.exists()

@@ -145,11 +145,15 @@ def bootstrap(base: Path, binds: list[Path], suite: str) -> None:
 
 
 def _mirror() -> str:
-    """Return the mirror of Debian that this machine uses."""
+    """Return the mirror of Debian that this machine uses, or that DEBIAN_MIRROR names."""
+    if named := os.environ.get("DEBIAN_MIRROR"):
+        return named
     places = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
     words = [word for place in places if place.is_file() for word in place.read_text().split()]
     found = [word for word in words if word.startswith("http") and word.rstrip("/").endswith("/debian")]
-    return found[0] if found else "http://deb.debian.org/debian"
+    if not found:
+        raise SystemExit("no mirror of Debian is named in /etc/apt: set DEBIAN_MIRROR to one")
+    return found[0]
 
 
 def mount(*words: str | Path) -> None:

@@ -150,7 +150,10 @@ class Agent:
         awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
         draft = self._sender.draft(to, letter, awaited_until=awaited_until)
         message_id = await self._saving.save(draft)
-        accepted = self._sender.accepted(draft.recipient, message_id, limit)
+
+        async def accepted() -> None:
+            await self._sender.accepted(draft.recipient, message_id, limit)
+
         try:
             answer = await answer_to(self._here, self._receiver, message_id, accepted, limit)
             if not keep:

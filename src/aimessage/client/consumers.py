@@ -127,6 +127,8 @@ def is_unread(vault: Transaction, row: int) -> bool:
 
 def _is_worth_a_look(here: Here) -> bool:
     """Return whether any row may have to change hands; most waking is for something else, and need not lock."""
+    if here.living.has_left_behind:
+        return True
     with here.vault.reading() as vault:
         states = "'new', 'claimed', 'answer', 'held', 'asked'"
         return vault.run(f"SELECT 1 FROM inbox WHERE state IN ({states}) LIMIT 1").fetchone() is not None  # noqa: S608 - constants
@@ -135,7 +137,9 @@ def _is_worth_a_look(here: Here) -> bool:
 def _reclaim(here: Here, vault: Transaction) -> list[str | None]:
     """Free the rows of consumers that have ended, but for those that they noted as shown; return who had ended."""
     owners = vault.run("SELECT DISTINCT consumer FROM inbox WHERE state IN ('claimed', 'answer')").fetchall()
-    ended = [owner for (owner,) in owners if not here.living.is_alive(owner)]
+    left_behind: list[str | None] = [*here.living.left_behind()]
+    ended = [owner for (owner,) in owners if owner not in left_behind and not here.living.is_alive(owner)]
+    ended += left_behind
     for owner in ended:
         _show(vault, owner, here.living.notes_of(owner))
         vault.run(

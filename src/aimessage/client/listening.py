@@ -1,7 +1,8 @@
 """One `listen`: what it takes, what it has shown, and what it leaves to the next consumer."""
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from aimessage.client import consumers
 from aimessage.client.account import Here
@@ -10,6 +11,7 @@ from aimessage.client.consumers import Filter
 from aimessage.client.handover import Seat
 from aimessage.client.message import Message
 from aimessage.client.receiver import Receiver
+from aimessage.errors import AimessageError
 
 __all__ = ["Showing", "showing"]
 
@@ -28,7 +30,7 @@ class Showing:
         self._until_handled = until_handled
         self._mine: list[int] = []
         self._noted: list[int] = []
-        self._noted_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def take(self, limit: int | None) -> list[tuple[int, Message]]:
         """Return what is there for us, at most *limit*, oldest first: what was handed to us, or what nobody has."""
@@ -55,15 +57,20 @@ class Showing:
             consumers.mark_shown(self._here, [row], until_handled=True)
             self._receiver.changes.tell()
             return
-        now = self._here.clock.monotonic()
-        if not self._noted:
-            self._noted_at = now
         self._here.living.note(row)
         self._noted.append(row)
-        if now - self._noted_at > _SOON_SECONDS:
+        if self._timer is None:  # however long the consumer keeps the next one
+            self._timer = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._keep_soon)
+
+    def _keep_soon(self) -> None:
+        self._timer = None
+        with suppress(AimessageError):  # the consumer hears of it when it asks for the next one
             self._keep()
 
     def _keep(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._noted:
             consumers.mark_shown(self._here, self._noted)
             self._noted.clear()
@@ -72,8 +79,11 @@ class Showing:
 
     def end(self) -> None:
         """Whoever comes next gets what we have not shown."""
-        self._keep()
-        consumers.give_back(self._here, [*self._mine, *(row for row, _ in self._seat.taken)])
+        try:
+            self._keep()
+        finally:
+            consumers.give_back(self._here, self._mine)
+            consumers.give_back(self._here, [row for row, _ in self._seat.taken], seen=False)
 
 
 @contextmanager

@@ -75,6 +75,7 @@ class Living:
         self._directory = directory
         self._token = ""
         self._descriptor: int | None = None
+        self._left_behind: list[str] = []
 
     @property
     def token(self) -> str:
@@ -128,10 +129,24 @@ class Living:
         if token and not (token == self._token and self._descriptor is not None):
             self._path(token).unlink(missing_ok=True)
 
+    @property
+    def has_left_behind(self) -> bool:
+        """Whether `left_behind` would return anybody."""
+        _ = self.token
+        return bool(self._left_behind)
+
+    def left_behind(self) -> list[str]:
+        """Return, once, who had ended with notes before we began; whoever heeds them buries their workers."""
+        _ = self.token
+        found, self._left_behind = self._left_behind, []
+        return found
+
     def _sweep(self) -> None:
-        """Remove the names of those who were killed."""
+        """Remove the names of those who were killed, but for their notes."""
         for path in (self._directory / "locks").glob("worker-*"):
-            self.is_alive(path.name.removeprefix("worker-"))
+            name = path.name.removeprefix("worker-")
+            if not self.is_alive(name) and path.exists():
+                self._left_behind.append(name)
 
     def close(self) -> None:
         """Give our name up."""

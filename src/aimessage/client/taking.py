@@ -4,7 +4,7 @@ Who is stopped after it has taken something, and before its caller has it, gives
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -43,16 +43,16 @@ async def what_comes(here: Here, receiver: Receiver, wanted: Filter, limit: int,
 
 
 async def answer_to(
-    here: Here, receiver: Receiver, message_id: MessageId, accepted: Awaitable[object], patience: timedelta
+    here: Here, receiver: Receiver, message_id: MessageId, accepted: Callable[[], Awaitable[None]], patience: timedelta
 ) -> Message:
-    """Return the answer to a message of ours, which is on its way: *accepted* ends when the relay has it.
+    """Return the answer to a message of ours, which *accepted* hands to the relay.
 
     Raises TimeoutError: *patience* is over; what ended the message, or the receiving.
     """
     taken: list[tuple[int, Message]] = []
     with _given_back(here, receiver, taken):
         async with receiver.receiving(Need.RECEIVE) as watch, asyncio.timeout(patience.total_seconds()):
-            await accepted
+            await accepted()
             while (answer := consumers.take_answer(here, message_id)) is None:
                 fates.fate_of(here, message_id)
                 await receiver.next(watch, 1.0)

@@ -6,7 +6,7 @@ A host that cancels a call whose answer is on its way throws that answer away: i
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from anyio import EndOfStream
 from mcp.shared.message import SessionMessage
@@ -20,24 +20,23 @@ _REMEMBERED = 64  # answers that a cancellation may still be about, and cancella
 _T = TypeVar("_T")
 
 
-class _Outgoing(Protocol):
+class _Stream(Protocol):
+    async def aclose(self) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+class _Outgoing(_Stream, Protocol):
     async def send(self, item: SessionMessage, /) -> None: ...
-    async def aclose(self) -> None: ...
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None: ...
 
 
-class _Incoming(Protocol):
+class _Incoming(_Stream, Protocol):
     async def receive(self) -> SessionMessage | Exception: ...
-    async def aclose(self) -> None: ...
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None: ...
 
 
+_StreamT = TypeVar("_StreamT", bound=_Stream)
 _Tell = Callable[[Sequence[Message]], None]
 
 
@@ -95,12 +94,29 @@ def _remember(memory: OrderedDict[str, _T], request: str, what: _T) -> None:
         memory.popitem(last=False)
 
 
-class Watched:
-    """The stream to the host, telling what has left."""
+class _Through(Generic[_StreamT]):
+    """A stream that is passed on, ends and all."""
 
-    def __init__(self, inner: _Outgoing, deliveries: Deliveries) -> None:
+    def __init__(self, inner: _StreamT, deliveries: Deliveries) -> None:
         self._inner = inner
         self._deliveries = deliveries
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
+
+
+class Watched(_Through[_Outgoing]):
+    """The stream to the host, telling what has left."""
 
     async def send(self, item: SessionMessage, /) -> None:
         """Write one message."""
@@ -116,26 +132,9 @@ class Watched:
             raise
         self._deliveries.left(message.id)
 
-    async def aclose(self) -> None:
-        """Close the stream."""
-        await self._inner.aclose()
 
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, trace)
-
-
-class Heeded:
+class Heeded(_Through[_Incoming]):
     """The stream from the host, telling what it cancels."""
-
-    def __init__(self, inner: _Incoming, deliveries: Deliveries) -> None:
-        self._inner = inner
-        self._deliveries = deliveries
 
     async def receive(self) -> SessionMessage | Exception:
         """Read one message."""
@@ -145,10 +144,6 @@ class Heeded:
             self._deliveries.cancelled((message.params or {}).get("requestId"))
         return item
 
-    async def aclose(self) -> None:
-        """Close the stream."""
-        await self._inner.aclose()
-
     def __aiter__(self) -> Self:
         return self
 
@@ -157,12 +152,3 @@ class Heeded:
             return await self.receive()
         except EndOfStream:
             raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, trace)

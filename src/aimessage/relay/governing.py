@@ -31,8 +31,9 @@ def relay_requests(desk: Desk, gauges: Callable[[], Awaitable[Gauges]]) -> dict[
 
     async def retire(request: Mapping[str, object], _: AsyncExitStack) -> Mapping[str, object]:
         successor = str(request.get("successor"))
+        desk.stillness.require()
+        await desk.store.contents.retire(successor)  # if the disk refuses, nothing has moved
         desk.stillness.for_ever(successor)
-        await desk.store.contents.retire(successor)
         return {}
 
     asked = {"stats": stats, "users": governor.users, "standing": governor.standing, "still": still, "retire": retire}

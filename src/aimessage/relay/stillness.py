@@ -57,8 +57,11 @@ class Stillness:
         finally:
             self._askers -= 1
 
-    def for_ever(self, successor: str) -> None:
-        """The store has moved to *successor*. Raises ConfigInvalid: nobody keeps it still."""
+    def require(self) -> None:
+        """Return nothing if somebody keeps the relay still. Raises ConfigInvalid."""
         if not self._askers:
             raise ConfigInvalid("a store is moved while it stands still", hint="use aimessage-server migrate")
+
+    def for_ever(self, successor: str) -> None:
+        """The store has moved to *successor*, and says so itself from now on."""
         self._successor = successor
