@@ -7,6 +7,7 @@ from aimessage.stores.jetstream.layout import BUDGETS, HERE, PAIRS, RECORDS, mai
 __all__ = ["ensure_streams", "stream_names"]
 
 _NOT_NOW = 503
+_STORE_NOT_READY = 10049
 _SECOND = 1_000_000_000
 _PRESENCE_SECONDS = 60
 _BUDGET_SECONDS = 3_600
@@ -33,7 +34,7 @@ def _require(name: str, wanted: dict[str, object], reply: Reply) -> None:
     error, config = reply.get("error"), reply.get("config")
     if isinstance(error, dict) or not isinstance(config, dict):
         reason = error.get("description") if isinstance(error, dict) else "no configuration"
-        if isinstance(error, dict) and error.get("code") == _NOT_NOW:
+        if isinstance(error, dict) and _passes(error):
             raise RelayUnavailable(f"NATS cannot say yet what the stream {name} is: {reason}", hint="start it again")
         raise ConfigInvalid(
             f"the stream {name} cannot be had: {reason}",
@@ -45,6 +46,12 @@ def _require(name: str, wanted: dict[str, object], reply: Reply) -> None:
                 f"the stream {name} has {key} {config.get(key)!r}, and the relay needs {wanted[key]!r}",
                 hint=f"nats stream edit {name}, or give the relay an account of its own",
             )
+
+
+def _passes(error: dict[str, object]) -> bool:
+    """Return whether the engine may say otherwise in a moment: no leader yet, a disk not ready, a node not heard of."""
+    is_offline = "offline" in str(error.get("description"))
+    return error.get("code") == _NOT_NOW or error.get("err_code") == _STORE_NOT_READY or is_offline
 
 
 def _config(name: str, replicas: int) -> dict[str, object]:
