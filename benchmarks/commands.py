@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Sample
-from benchmarks.floors import PYTHON_WITH_CRYPTO, USER_BIN, run_ms
+from benchmarks.floors import BARE_PYTHON, PYTHON_WITH_CRYPTO, USER_BIN, run_ms
 from support.commands import Home, running_relay
 
 __all__ = ["send"]
 
 
 def send(directory: Path) -> Iterator[Sample]:
-    """`aimessage send` to a peer that is known, over and over, each time a new process."""
+    """`aimessage send` to a peer that is known, over and over, each time a new process: alone, and with a resident."""
     with running_relay(directory / "relay", "--mailbox-sender-share", "0") as relay:
         home = Home(directory / "home")
         for name in ("alice", "bobby"):
@@ -19,5 +19,9 @@ def send(directory: Path) -> Iterator[Sample]:
         command = (USER_BIN / "aimessage", "send", "-a", "alice", "-t", "bobby", "-m")
         environ = {"AIMESSAGE_HOME": str(home.path)}
         run_ms(*command, "the first one makes the session", repeat=1, **environ)
-        taken = [run_ms(*command, f"message {number}", repeat=1, **environ) for number in range(15)]
-    yield Sample("cold send from the shell", sorted(taken)[7], "ms", PYTHON_WITH_CRYPTO, bar=2.5, of_floor=True)
+        cold = [run_ms(*command, f"message {number}", repeat=1, **environ) for number in range(15)]
+        home.run("up", "-a", "alice").ok()
+        warm = [run_ms(*command, f"again {number}", repeat=1, **environ) for number in range(15)]
+        home.run("down", "-a", "alice").ok()
+    yield Sample("cold send from the shell", sorted(cold)[7], "ms", PYTHON_WITH_CRYPTO, bar=2.5, of_floor=True)
+    yield Sample("send with aimessage up", sorted(warm)[7], "ms", BARE_PYTHON, bar=4, of_floor=True)

@@ -4,8 +4,7 @@
 `aimessage.testing` gives a test a relay and agents of its own.
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # `typing` costs as long as a quick command has
 if TYPE_CHECKING:
     from aimessage.client import (
         Agent,

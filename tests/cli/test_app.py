@@ -37,6 +37,8 @@ def test_help_prints_the_exit_codes_and_all_commands() -> None:
         "mcp",
         "whoami",
         "doctor",
+        "up",
+        "down",
         "schema",
         "skill",
         "completion",

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimessage.cli.inputs import MAX_INPUT_BYTES, parse_duration, parse_json, read_file
+from aimessage.cli.inputs import parse_duration, parse_json
+from aimessage.cli.octets import MAX_INPUT_BYTES, read_file
 from aimessage.errors import BadValue, TooLarge
 
 
@@ -40,7 +41,7 @@ def test_a_file_is_read_byte_for_byte_up_to_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "body"
     path.write_bytes(b"a\r\n\xff" * (MAX_INPUT_BYTES // 4))
 
-    assert read_file(path) == path.read_bytes()
+    assert read_file(str(path)) == path.read_bytes()
 
 
 def test_one_byte_over_the_limit_is_refused_and_not_cut(tmp_path: Path) -> None:
@@ -48,11 +49,11 @@ def test_one_byte_over_the_limit_is_refused_and_not_cut(tmp_path: Path) -> None:
     path.write_bytes(b"a" * (MAX_INPUT_BYTES + 1))
 
     with pytest.raises(TooLarge):
-        read_file(path)
+        read_file(str(path))
 
 
 def test_a_file_that_is_not_there_is_a_bad_value(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="no such file"):
-        read_file(tmp_path / "nothing")
+        read_file(str(tmp_path / "nothing"))
     with pytest.raises(BadValue, match="is a directory"):
-        read_file(tmp_path)
+        read_file(str(tmp_path))

@@ -31,25 +31,26 @@ def click_reads(arguments: list[str]) -> PlainSend | None:
     defaults = {"ttl": None, "data": None, "wait_for": "accepted", "dry_run": False}
     if any(said.get(name, default) != default for name, default in defaults.items()) or len(said["recipients"]) != 1:
         return None
+    names = ("message", "thread", "reply_to", "idempotency_key", "fold")
     return PlainSend(
-        said["recipients"][0],
-        said["message"],
-        str(said["file"]) if said["file"] is not None else None,
-        shared.get("agent"),
-        shared.get("server"),
-        said["thread"],
-        said["reply_to"],
-        said["idempotency_key"],
-        said["fold"],
-        bool(shared.get("json")),
+        to=said["recipients"][0],
+        file=str(said["file"]) if said["file"] is not None else None,
+        agent=shared.get("agent"),
+        server=shared.get("server"),
+        json=bool(shared.get("json")),
+        **{name: said[name] for name in names},
     )
+
+
+def fields(plain: PlainSend | None) -> list[object] | None:
+    return None if plain is None else [getattr(plain, name) for name in PlainSend.__annotations__]
 
 
 @given(st.lists(WORDS, max_size=9))
 def test_whatever_the_short_way_reads_click_reads_alike(arguments: list[str]) -> None:
     plain = read_plain_send(arguments, {})
     if plain is not None:
-        assert plain == click_reads(arguments)
+        assert fields(plain) == fields(click_reads(arguments))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_whatever_the_short_way_reads_click_reads_alike(arguments: list[str]) ->
 def test_the_plain_lines_take_the_short_way(line: str) -> None:
     plain = read_plain_send(line.split(), {})
     assert plain is not None
-    assert plain == click_reads(line.split())
+    assert fields(plain) == fields(click_reads(line.split()))
 
 
 @pytest.mark.parametrize(

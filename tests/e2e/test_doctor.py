@@ -29,7 +29,7 @@ def test_a_healthy_agent_passes_every_check(relay: Relay, home: Home) -> None:
 
     found = findings(home, code=0)
 
-    named = {"crypto", "text", "extras", "identity", "files", "disk", "vault", "outbox", "inbox"}
+    named = {"crypto", "text", "extras", "identity", "files", "disk", "vault", "outbox", "inbox", "resident"}
     named |= {"relay", "tls", "clock", "login", "prekeys"}
     assert found.keys() == named
     assert {each["state"] for each in found.values()} == {"ok"}

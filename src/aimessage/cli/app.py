@@ -28,6 +28,7 @@ from aimessage.cli.schema import schema
 from aimessage.cli.send import send
 from aimessage.cli.skill import skill
 from aimessage.cli.token_show import token
+from aimessage.cli.up import down, up
 from aimessage.cli.users import users
 from aimessage.cli.wait import wait
 from aimessage.cli.whoami import whoami
@@ -55,7 +56,7 @@ def cli(_shared: Shared) -> None:
 
 _COMMANDS = (
     *(register, send, ask, wait, inbox, read, listen, ack, retry, status, history, users, contacts),
-    *(whoami, doctor, restore, token, mcp, schema, skill, completion),
+    *(whoami, doctor, up, down, restore, token, mcp, schema, skill, completion),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)

@@ -3,46 +3,70 @@
 import gc
 import os
 import sys
-from typing import NoReturn
 
-from aimessage.cli.quick import PlainSend, flags_of, read_plain_send, send_plainly
+from aimessage.cli.quick import PlainSend, Tried, flags_of, read_plain_send, send_directly, send_through_resident
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
     plain = read_plain_send(sys.argv[1:], os.environ)
-    if plain is not None:
-        _run_plainly(plain)
-    from aimessage.cli.app import main as run_all
+    if plain is None or not _run_plainly(plain):
+        from aimessage.cli.app import main as run_all
 
-    run_all()
+        run_all()
 
 
-def _run_plainly(plain: PlainSend) -> None:
-    """Send and end the process; return if that needs more than the short way has."""
-    from aimessage.cli.endings import quietly_closed, told
-    from aimessage.cli.failures import INTERRUPTED, OutputClosed
-    from aimessage.cli.render import Screen, prepare_streams
-
+def _run_plainly(plain: PlainSend) -> bool:
+    """Send and end the process; return False if that needs more than the short way has."""
     gc.disable()  # this process ends before there is anything to collect
-    prepare_streams()
     try:
-        code = send_plainly(plain, os.environ)
+        code = _sent(plain)
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    except OutputClosed:
-        code = quietly_closed()
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        code = _closed()
     except Exception as problem:  # noqa: BLE001 - the process's own boundary: each failure ends as one sentence
-        as_json = plain.json or os.environ.get("AIMESSAGE_OUTPUT") == "json"
-        code = told(Screen(as_json, flags_of(plain)), problem, os.environ)
+        code = _failed(plain, problem)
     if code is not None:
         _end(code)
     gc.enable()
+    return False
 
 
-def _end(code: int) -> NoReturn:
+def _sent(plain: PlainSend) -> int | None:
+    tried = send_through_resident(plain, os.environ)
+    if not isinstance(tried, Tried):
+        return tried
+    code = send_directly(plain, tried, os.environ)
+    if code is None and plain.message == "-":  # which was read to its end; now `app` reads it
+        import io
+
+        sys.stdin = io.TextIOWrapper(io.BytesIO(tried.body))
+    return code
+
+
+def _failed(plain: PlainSend, problem: Exception) -> int:
+    from aimessage.cli.endings import told
+    from aimessage.cli.failures import OutputClosed
+    from aimessage.cli.render import Screen, prepare_streams
+
+    if isinstance(problem, OutputClosed):
+        return _closed()
+    prepare_streams()
+    return told(Screen(plain.json, flags_of(plain)), problem, os.environ)
+
+
+def _closed() -> int:
+    from aimessage.cli.endings import quietly_closed
+
+    return quietly_closed()
+
+
+def _end(code: int) -> None:
     """End at once: vault and link are closed, and taking a process apart costs as long as sealing a message."""
     for stream in (sys.stdout, sys.stderr):
         try:

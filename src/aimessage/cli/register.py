@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aimessage.cli.inputs import read_file, read_stdin
+from aimessage.cli.octets import read_file, read_stdin
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.errors import BadValue, NotUtf8
@@ -68,7 +68,7 @@ def show_profile(screen: "Screen", kind: str, profile: "Profile", *, created: bo
 
 def _invitation(path: Path) -> str:
     try:
-        text = (read_stdin() if str(path) == "-" else read_file(path)).decode().strip()
+        text = (read_stdin() if str(path) == "-" else read_file(str(path))).decode().strip()
     except UnicodeDecodeError as error:
         raise NotUtf8("the invitation is not UTF-8 text", hint=f"check the file {path}") from error
     if not text:

@@ -154,6 +154,11 @@ class Screen(msgspec.Struct, frozen=True):
         """Print a text of our own as it stands, whatever the format. Raises OutputClosed."""
         _write(sys.stdout, text)
 
+    def passed_on(self, text: str) -> None:
+        """Print on stderr what another command of ours printed there."""
+        for line in text.splitlines():
+            _write(sys.stderr, line if self.as_json else _for_people(line))
+
     def talk(self, line: str) -> None:
         """Say *line* to a person, on stderr; a program that asked for JSON is not talked to."""
         if not self.as_json:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aimessage.cli.inputs import read_stdin, stdin_is_terminal
+from aimessage.cli.inputs import stdin_is_terminal
+from aimessage.cli.octets import read_stdin
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.register import show_profile
 from aimessage.cli.running import run_async

@@ -11,7 +11,8 @@ import click
 from aimessage.cli.bodies import body_options
 from aimessage.cli.durations import DURATION
 from aimessage.cli.failures import Failure, explain
-from aimessage.cli.inputs import hops_of_handler, read_body
+from aimessage.cli.inputs import read_body
+from aimessage.cli.octets import hops_of_handler
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.running import run_async
 from aimessage.errors import AimessageError

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from aimessage.cli.inputs import read_file
+from aimessage.cli.octets import read_file
 from aimessage.errors import BadValue
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Webhook:
 
 
 def _key(path: Path) -> bytes:
-    key = read_file(path).strip()
+    key = read_file(str(path)).strip()
     if key.startswith(_PREFIX):
         try:
             key = base64.b64decode(key.removeprefix(_PREFIX), validate=True)

@@ -1,7 +1,6 @@
 """The SDK: what an agent's machine does. Start at `connect`."""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # `typing` costs as long as a quick command has
 if TYPE_CHECKING:
     from aimessage.client.agent import Agent
     from aimessage.client.config import Settings, load_settings

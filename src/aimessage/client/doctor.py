@@ -22,6 +22,7 @@ from aimessage.client.dialling import Dialling
 from aimessage.client.link import open_link
 from aimessage.client.prekeys import PAIRS_LOW, is_stale
 from aimessage.client.profile import Profile, load_profile
+from aimessage.client.resident.calling import is_door_there, look_for
 from aimessage.clock import SystemClock, milliseconds
 from aimessage.crypto.kem import require_support
 from aimessage.e2ee.text import reveal
@@ -65,6 +66,7 @@ async def examine(settings: Settings) -> AsyncIterator[Check]:
     yield _disk(profile.directory)
     for check in _opened(profile, settings.passphrase):
         yield check
+    yield _resident(profile)
     reachable = True
     async for check in _relay(profile.server, profile.dialling):
         reachable = reachable and check.state != "fail"
@@ -199,6 +201,21 @@ def _text() -> Check:
     return Check(
         "text", "fail", "the text profile lets hidden characters through", "pip install --force-reinstall aimessage"
     )
+
+
+def _resident(profile: Profile) -> Check:
+    seen = look_for(profile.directory)
+    if seen is None and is_door_there(profile.directory):
+        return Check("resident", "warn", "it does not answer, or was killed; sends go without it", "aimessage up")
+    if seen is None:
+        return Check("resident", "ok", "there is none; aimessage up makes sends quicker")
+    told = f"up (pid {seen.pid}), {seen.sent} messages sent"
+    if seen.version != __version__:
+        other = f"{told}, but of version {seen.version}: sends go without it"
+        return Check("resident", "warn", other, "aimessage down && aimessage up")
+    if not seen.is_linked:
+        return Check("resident", "warn", f"{told}, not linked: {seen.trouble or 'on its way to the relay'}")
+    return Check("resident", "ok", told)
 
 
 def _extras() -> Check:

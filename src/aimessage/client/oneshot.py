@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from aimessage.client.account import open_here
 from aimessage.client.blocking import BlockingReach
 from aimessage.client.config import Settings
@@ -9,15 +11,18 @@ from aimessage.client.letter import Letter
 from aimessage.client.profile import load_profile
 from aimessage.client.sender import Sender
 from aimessage.client.waiting import Blocking, run_blocking
-from aimessage.types import message_id_text
+from aimessage.types import MessageId, message_id_text
 
 __all__ = ["send_once"]
 
 
-def send_once(settings: Settings, to: str, letter: Letter, limit: timedelta) -> tuple[str, str, str] | None:
+def send_once(
+    settings: Settings, to: str, letter: Letter, limit: timedelta, *, chosen: bytes | None = None
+) -> tuple[str, str, str] | None:
     """Send one message; return its id, its recipient and its fate, or None: this needs the agent and its event loop.
 
-    Nothing is saved or sent then. Raises what `Agent.send` does.
+    Nothing is saved or sent then. Under an id that was *chosen* before it is one message, whoever has begun to send it.
+    Raises what `Agent.send` does.
     """
     profile = load_profile(settings)
     route = profile.dialling.route(profile.server)
@@ -29,6 +34,8 @@ def send_once(settings: Settings, to: str, letter: Letter, limit: timedelta) -> 
     try:
         sender = Sender(here, reach)
         draft = sender.draft(to, letter)
+        if chosen is not None:
+            draft = replace(draft, chosen=MessageId(chosen))
         message_id = sender.save(draft)
         fate = run_blocking(sender.accepted(draft.recipient, message_id, limit))
         return message_id_text(message_id), draft.recipient, fate

@@ -22,13 +22,15 @@ CONTROL_LIFE_MS = 7 * 86_400_000
 
 class Draft(msgspec.Struct, frozen=True, eq=False):
     """One message that is to be saved. *prefix* is the fingerprint of a self-certifying address; it stays with the row,
-    whichever command sends it. With *awaited_until* (milliseconds since 1970) its answer is kept for us.
+    whichever command sends it. With *awaited_until* (milliseconds since 1970) its answer is kept for us. A caller that
+    may have to try again elsewhere, not knowing whether it was saved, has *chosen* its id: it is saved once.
     """
 
     recipient: Username
     letter: Letter
     prefix: str | None = None
     awaited_until: int = 0
+    chosen: MessageId | None = None
 
 
 def save(
@@ -90,13 +92,13 @@ class _Batch:
         body = letter.body(self._now_ms)
         digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}", body)
         require_fits(body)  # before anything is written
-        message_id = _known(here, vault, claim, digest)
+        message_id = _known(here, vault, claim, digest, draft.chosen)
         if message_id is None:
             body = loops.count_sent(vault, recipient, body, self._now_ms)
             if (recipient, letter.contact) not in self._admitted:
                 gate.admit_by_writing(here, vault, recipient, letter.contact)
                 self._admitted.add((recipient, letter.contact))
-            message_id = MessageId(self._together + here.entropy(8))
+            message_id = draft.chosen or MessageId(self._together + here.entropy(8))
             self._insert(message_id, draft, body, claim, digest)
         if draft.awaited_until:
             vault.run(
@@ -154,13 +156,21 @@ class _Batch:
                 seal_waiting(self._here, self._vault, recipient, MailClass.MESSAGE, MOST_AT_ONCE)
 
 
-def _known(here: Here, vault: Transaction, claim: bytes | None, digest: bytes) -> MessageId | None:
-    """Return the message that this send repeats, and make it ours to send."""
+def _known(
+    here: Here, vault: Transaction, claim: bytes | None, digest: bytes, chosen: MessageId | None
+) -> MessageId | None:
+    """Return the message that this send repeats, and make it ours to send. Raises IdempotencyConflict."""
     if claim is not None:
         row = vault.run("SELECT id, digest FROM sent WHERE idempotency = ?", (claim,)).fetchone()
         if row is not None and row[1] != digest:
             raise IdempotencyConflict("this idempotency key was used with another message")
         return MessageId(row[0]) if row else None
+    if chosen is not None:
+        row = vault.run("SELECT digest FROM sent WHERE id = ?", (chosen,)).fetchone()
+        if row is not None and row[0] != digest:
+            raise IdempotencyConflict("another message has the id that was chosen for this one")
+        if row is not None:
+            return chosen
     waiting = vault.run(
         "SELECT id, owner FROM sent INDEXED BY sent_digest WHERE digest = ? AND fate = 'waiting' "
         "AND idempotency IS NULL ORDER BY saved_at",

@@ -61,11 +61,15 @@ class Sender:
 
         Raises what the message ended with; Temporary or MailboxFull with the id: it is kept.
         """
-        fate = await self._accepted(recipient, message_id, limit)
-        await self._others(recipient)
+        fate = await self.brought(recipient, message_id, limit)
+        now = self._here.clock.monotonic()
+        if now >= self._look_again:  # now and then: every one of many sends would find the same
+            self._look_again = now + _LOOK_SECONDS
+            await self.clear(but=recipient)
         return fate
 
-    async def _accepted(self, recipient: Username, message_id: MessageId, limit: timedelta) -> str:
+    async def brought(self, recipient: Username, message_id: MessageId, limit: timedelta) -> str:
+        """Do what `accepted` does, but for what others have left: that is the caller's to `clear`."""
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
         fate = "waiting"
         with contextlib.suppress(TimeoutError):
@@ -129,19 +133,12 @@ class Sender:
             await work_off(here, await self._connection.link(), recipient, on_accepted=on_accepted)
         return "accepted" if accepted else fates.fate_of(here, message_id)
 
-    async def _others(self, recipient: Username) -> None:
-        """Send what earlier commands left for others, if that is quick; its troubles are not this message's.
-
-        Looked for now and then: every one of many sends would find the same.
-        """
-        now = self._here.clock.monotonic()
-        if now < self._look_again:
-            return
-        self._look_again = now + _LOOK_SECONDS
+    async def clear(self, *, but: Username | None = None) -> None:
+        """Send what earlier commands left, if that is quick, *but* for one peer; its troubles are nobody's here."""
         with contextlib.suppress(AimessageError, TimeoutError):
             async with self._here.waiting.within(_PAY_SECONDS):
                 for other in outbox.waiting_peers(self._here):
-                    if other != recipient:
+                    if other != but:
                         with contextlib.suppress(AimessageError):
                             link = await self._connection.link()
                             await work_off(self._here, link, other, patient=False)
