@@ -9,7 +9,7 @@ import pytest
 from aimessage.stores.jetstream import Access, open_jetstream_store
 from aimessage.stores.memory import open_memory_store
 from aimessage.stores.ports import Quotas, Store
-from aimessage.stores.rocksdb import open_rocksdb_store
+from aimessage.stores.rocksdb import open_rocksdb_store, tally
 from support.nats import NatsServer
 from support.stores import ManualClock
 
@@ -28,8 +28,12 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.stop()
 
 
-@pytest.fixture(params=["memory", "rocksdb", "jetstream"])
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[OpenStore]:
+@pytest.fixture(params=["memory", "rocksdb", "rocksdb, nothing at hand", "jetstream"])
+async def open_store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[OpenStore]:
+    if "nothing at hand" in request.param:
+        monkeypatch.setattr(tally, "_AT_HAND_BYTES", 0)
     async with AsyncExitStack() as stack:
         server: NatsServer | None = None
         if request.param == "jetstream":
@@ -39,7 +43,7 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: Manu
         async def opened(**bounds: float) -> Store:
             quotas = Quotas(**bounds)  # type: ignore[arg-type]
             store: Store = open_memory_store(quotas=quotas, clock=clock)
-            if request.param == "rocksdb":
+            if request.param.startswith("rocksdb"):
                 store = await open_rocksdb_store(tmp_path / "store", quotas=quotas, clock=clock)
             if server is not None:
                 store = await open_jetstream_store(

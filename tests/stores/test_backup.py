@@ -19,6 +19,7 @@ from aimessage.stores.rocksdb import (
     open_rocksdb_store,
     restore_backup,
     stopped_snapshot,
+    tally,
     verify_directory,
 )
 from aimessage.stores.rocksdb.engine import Engine
@@ -332,7 +333,8 @@ async def test_no_flipped_byte_of_a_table_is_a_silent_loss(tmp_path: Path) -> No
     assert told > 30
 
 
-async def test_reading_a_damaged_mailbox_names_it_at_once(tmp_path: Path) -> None:
+async def test_reading_a_damaged_mailbox_names_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "_AT_HAND_BYTES", 0)
     store = await filled(tmp_path)
     body = (await put_large(store, BOB))[BOB]
     async with store.snapshot():

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,40 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(StoreDamaged, match="newer version"):
             await opened(tmp_path)
+
+
+async def test_nothing_is_delivered_that_is_not_on_disk_yet(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await store.mailboxes.append([post(1)])
+    engine = store._engine
+    write, seen = engine.write, list[list[bytes]]()
+    loop = asyncio.get_running_loop()
+
+    def look_then_write(items: Mapping[bytes, bytes | None]) -> None:  # in the writer thread, before the commit
+        looking = asyncio.run_coroutine_threadsafe(contents(store.mailboxes), loop)
+        seen.append([bytes(entry.message_id) for entry in looking.result(10)])
+        write(items)
+
+    engine.write = look_then_write  # type: ignore[method-assign]
+    await store.mailboxes.append([post(2)])
+
+    assert seen == [[number(1)]]
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(1), number(2)]
+
+
+async def test_what_is_kept_at_hand_is_bounded_and_let_go(tmp_path: Path) -> None:
+    store = await opened(tmp_path, Quotas(sender_share=0))
+    answers = await store.mailboxes.append([post(value, size=60_000) for value in range(1, 301)])
+    account = store._accounts.of(ALICE)
+    assert store._accounts._bytes_at_hand <= 16 << 20 < 300 * 60_000
+    assert not account.is_at_hand
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(at) for at in range(1, 301)]
+
+    await store.mailboxes.ack(ALICE, [(accepted(answer).position, number(at)) for at, answer in enumerate(answers, 1)])
+
+    assert store._accounts._bytes_at_hand == 0
+    assert account.is_at_hand
+    assert await contents(store.mailboxes) == []
 
 
 async def test_a_drained_mailbox_is_not_scanned_from_its_start(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from aimessage.stores.jetstream import Access, open_jetstream_store
 from aimessage.stores.memory import open_memory_store
 from aimessage.stores.ports import Quotas, Receipt, Store, Stored
-from aimessage.stores.rocksdb import open_rocksdb_store
+from aimessage.stores.rocksdb import open_rocksdb_store, tally
 from aimessage.types import Position
 from support.nats import NatsServer
 from support.stores import NOW, ManualClock, contents, name, number, post
@@ -157,8 +158,12 @@ _SETTINGS = settings(
 )
 TestMemory = _Machine.TestCase
 TestMemory.settings = _SETTINGS
-TestRocksdb = _RocksMachine.TestCase
-TestRocksdb.settings = _SETTINGS
+
+
+@pytest.mark.parametrize("at_hand_bytes", [0, 3_100, 16 << 20], ids=["nothing at hand", "some", "all"])
+def test_rocksdb(monkeypatch: pytest.MonkeyPatch, at_hand_bytes: int) -> None:
+    monkeypatch.setattr(tally, "_AT_HAND_BYTES", at_hand_bytes)
+    run_state_machine_as_test(_RocksMachine, settings=_SETTINGS)
 
 
 def test_jetstream(nats_server: NatsServer) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from aimessage.clock import Clock, milliseconds
 from aimessage.errors import AimessageError, RelayUnavailable, StoreDamaged, UsernameMalformed
@@ -23,8 +24,7 @@ _TIMES = range(1 << 62)
 _CLASSES = frozenset(int(kind) for kind in MailClass)
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     postings: list[Posting]
     answer: "asyncio.Future[list[Receipt | Refusal]]"
 
@@ -51,10 +51,14 @@ class Delivery:
         *order* is the link's, and is told what has to come first from now on.
         """
         limited: dict[str, float] = {}
-        answers: list[RelayFrame | None] = [await self._refusal(sender, post, limited) for post in posts]
-        for post, answer in zip(posts, answers, strict=True):
-            if isinstance(answer, Refused) and post.to in limited:
-                order.hold(post.to, answer)
+        answers: list[RelayFrame | None] = [
+            None if self._is_plainly_good(sender, post) else await self._refusal(sender, post, limited)
+            for post in posts
+        ]
+        if limited:
+            for post, answer in zip(posts, answers, strict=True):
+                if isinstance(answer, Refused) and post.to in limited:
+                    order.hold(post.to, answer)
         good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
         now_ms = milliseconds(self._clock.now()) if good else 0
         results = iter(await self._stored([_posting(sender, post, now_ms) for post in good]) if good else ())
@@ -120,6 +124,15 @@ class Delivery:
         self._waiting.append(waiting)
         self._arrived.set()
         return await waiting.answer
+
+    def _is_plainly_good(self, sender: Username, post: Post) -> bool:
+        """Return whether there is nothing to ask about *post*; most are between two who have met."""
+        return (
+            post.to in self._known
+            and self._gate.acquaintances.knows(sender, post.to)
+            and len(post.sealed) <= self._gate.sealed_bytes
+            and _well_formed(post)
+        )
 
     async def _refusal(self, sender: Username, post: Post, limited: dict[str, float]) -> Refused | None:
         if len(post.sealed) > self._gate.sealed_bytes:

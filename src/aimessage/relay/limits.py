@@ -175,6 +175,17 @@ class LinkBucket:
         self._tokens -= 1
         return 0.0
 
+    def take_all(self, count: int) -> bool:
+        """Take *count* tokens if they are there, else none; return whether they were."""
+        if self._rate and count:
+            now = self._clock.monotonic()
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+            self._at = now
+            if self._tokens < count:
+                return False
+            self._tokens -= count
+        return True
+
 
 def block_of(address: str) -> str:
     """Return what limits an address: itself, or the /64 of an IPv6 address, of which a host has as many as it likes."""

@@ -98,15 +98,15 @@ class Metrics:
 
     def sent(self, frames: Collection[RelayFrame]) -> None:
         """*frames* go out on a link."""
-        counts = self._frames_out
-        for frame in frames:
-            counts[type(frame)] += 1
-            if isinstance(frame, Deliver):
-                self.messages["delivered"] += 1
-            elif isinstance(frame, Refused):
-                self.requests_refused[frame.code] += 1
-            elif isinstance(frame, BundleAnswer):
-                self.bundles["yes" if frame.pair else "no"] += 1
+        kinds = Counter(map(type, frames))
+        self._frames_out.update(kinds)
+        self.messages["delivered"] += kinds[Deliver]
+        if kinds[Refused] or kinds[BundleAnswer]:
+            for frame in frames:
+                if isinstance(frame, Refused):
+                    self.requests_refused[frame.code] += 1
+                elif isinstance(frame, BundleAnswer):
+                    self.bundles["yes" if frame.pair else "no"] += 1
 
     def posted(self, answers: Iterable[RelayFrame]) -> None:
         """Posts were answered with *answers*."""

@@ -22,6 +22,11 @@ class Order:
         self._clock = clock
         self._held: dict[str, tuple[float, Refused]] = {}
 
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether nothing of this link waits."""
+        return not self._held
+
     def begin(self) -> None:
         """A new lot of requests: let go whose time is over. Within a lot nobody is let go."""
         if self._held:

@@ -89,6 +89,8 @@ class Outflow:
         """Send one message of deliveries; return whether there may be more to send now."""
         frames: list[RelayFrame] = []
         size = 0
+        room = BOUNDS.window_entries - len(self._unacknowledged)
+        room_bytes = BOUNDS.window_bytes - self._unacknowledged_bytes
         now_ms = milliseconds(self._clock.now())
         stream = self._mailboxes.stream(self._owner, after=self._after, now_ms=now_ms)
         done = False
@@ -100,9 +102,9 @@ class Outflow:
                     break
                 frames.append(self._deliver(entry))
                 size += len(entry.sealed) + _FRAME_OVERHEAD_BYTES
-                if size >= BOUNDS.outgoing_message_bytes or len(frames) >= BOUNDS.outgoing_frames:
+                if size >= min(room_bytes, BOUNDS.outgoing_message_bytes):
                     break
-                if not self._may_send():
+                if len(frames) >= min(room, BOUNDS.outgoing_frames):
                     break
         if done and not self._caught_up:
             self._caught_up = True

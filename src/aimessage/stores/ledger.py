@@ -74,9 +74,13 @@ class Ledger:
         if mail_class == CONTROL:
             self.controls[position] = None
             return
-        for share in (self._messages, self._senders.setdefault(sender, _Share())):
-            share.messages += 1
-            share.bytes += size
+        share = self._senders.get(sender)
+        if share is None:
+            share = self._senders[sender] = _Share()
+        share.messages += 1
+        share.bytes += size
+        self._messages.messages += 1
+        self._messages.bytes += size
 
     def remove(self, position: Position, sender: Username, mail_class: int, size: int) -> None:
         """Count an entry out again."""
@@ -85,10 +89,12 @@ class Ledger:
         if mail_class == CONTROL:
             self.controls.pop(position, None)
             return
-        for share in (self._messages, self._senders[sender]):
-            share.messages -= 1
-            share.bytes -= size
-        if self._senders[sender].messages == 0:
+        self._messages.messages -= 1
+        self._messages.bytes -= size
+        share = self._senders[sender]
+        share.messages -= 1
+        share.bytes -= size
+        if not share.messages:
             del self._senders[sender]
 
 

@@ -4,7 +4,7 @@ The frames of a message are split before any is decoded, so one that is unknown 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -52,11 +52,23 @@ def split(message: bytes, most: int = FRAMES_PER_MESSAGE) -> list[msgspec.Raw]:
 class Codec(Generic[_FrameT]):
     """Decodes the frames of one direction."""
 
-    __slots__ = ("_decoder", "_tags")
+    __slots__ = ("_decoder", "_tags", "_whole")
 
-    def __init__(self, frames: object, tags: Iterable[int]) -> None:
+    def __init__(self, frames: Any, tags: Iterable[int]) -> None:  # noqa: ANN401 - a union of types
         self._decoder: msgspec.msgpack.Decoder[_FrameT] = msgspec.msgpack.Decoder(frames)
+        self._whole: msgspec.msgpack.Decoder[list[_FrameT]] = msgspec.msgpack.Decoder(list[frames])
         self._tags = frozenset(tags)
+
+    def decode_whole(self, message: bytes, most: int = FRAMES_PER_MESSAGE) -> list[_FrameT] | None:
+        """Return the frames of one WebSocket message, if each of them is known and well formed; else None: `split` it.
+
+        So nearly every message is read in one pass.
+        """
+        try:
+            frames = self._whole.decode(message) if len(message) <= ANNOUNCED_MESSAGE_BYTES else None
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+            return None
+        return frames if frames is not None and len(frames) <= most else None
 
     def decode(self, raw: msgspec.Raw) -> _FrameT | UnknownFrame:
         """Return the frame, or what can be said of one with an unknown tag.

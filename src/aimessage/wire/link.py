@@ -120,6 +120,9 @@ class _Link(Generic[_InT]):
         self._outgoing.append(encode_frames(frames))
 
 
+_PROOFS = frozenset({Prove, Register})
+
+
 class RelayLink(_Link[ClientFrame]):
     """The relay's side. It yields one proof, then nothing until `admit` or `reject`, then requests."""
 
@@ -143,7 +146,7 @@ class RelayLink(_Link[ClientFrame]):
             return
         try:
             if self._state is State.OPEN:
-                self._decode(split(message, self._most))
+                self._take(message)
             else:
                 self._before_admission(message)
         except RemoteProtocolError as error:
@@ -194,6 +197,13 @@ class RelayLink(_Link[ClientFrame]):
             self._events.append(proof)
         self._held += frames
 
+    def _take(self, message: bytes) -> None:
+        frames = self._codec.decode_whole(message, self._most)
+        if frames is None or not _PROOFS.isdisjoint(map(type, frames)):
+            self._decode(split(message, self._most))
+        else:
+            self._events += frames
+
     def _decode(self, frames: list[msgspec.Raw]) -> None:
         for raw in frames:
             frame = self._codec.decode(raw)
@@ -216,8 +226,8 @@ class ClientLink(_Link[RelayFrame]):
         if self._state is State.CLOSED:
             return
         try:
-            for raw in split(message):
-                frame = self._codec.decode(raw)
+            frames = self._codec.decode_whole(message) or map(self._codec.decode, split(message))
+            for frame in frames:
                 if not isinstance(frame, UnknownFrame):  # a later relay's hint: nothing that we asked for
                     self._move(_client_move(frame))
                     self._events.append(frame)

@@ -141,11 +141,12 @@ class Engine:
     def write(self, items: Mapping[bytes, bytes | None]) -> None:
         """Put or (None) delete all items in one commit, on disk when it returns. Raises RelayUnavailable."""
         batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
         for key, value in items.items():
             if value is None:
-                batch.delete(key)
+                delete(key)
             else:
-                batch.put(key, value)
+                put(key, value)
         try:
             self._db.write(batch, self._synced)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower

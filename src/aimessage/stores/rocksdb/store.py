@@ -32,7 +32,8 @@ from aimessage.stores.rocksdb.contents import RocksContents
 from aimessage.stores.rocksdb.directory import RocksDirectory, RocksPairs
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.invites import RocksInvites
-from aimessage.stores.rocksdb.mailboxes import Accounts, RocksMailboxes
+from aimessage.stores.rocksdb.mailboxes import RocksMailboxes
+from aimessage.stores.rocksdb.tally import Accounts
 from aimessage.stores.rocksdb.writer import Writer
 from aimessage.types import RelayId
 

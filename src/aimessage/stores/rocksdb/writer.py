@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from aimessage.errors import AimessageError, RelayUnavailable, StoreDamaged
 from aimessage.stores.rocksdb.engine import Engine
 
-__all__ = ["Batch", "Writer"]
+__all__ = ["Batch", "Counted", "Writer"]
 
 _JOBS_PER_COMMIT = 256
 _JOBS_WAITING = 65_536
@@ -28,12 +29,30 @@ _STALL_SECONDS = 5.0  # one commit; a disk that takes longer is not coming back 
 T = TypeVar("T")
 
 
+class Counted(Protocol):
+    """Counts that change with a batch, and are written once for all of it."""
+
+    @property
+    def key(self) -> bytes:
+        """Where they are kept."""
+        ...
+
+    def record(self) -> bytes:
+        """Return what is written under the key."""
+        ...
+
+    def committed(self) -> None:
+        """The batch is on disk."""
+        ...
+
+
 class Batch:
-    """What one commit will change, readable as if it were committed."""
+    """What one commit will change, readable as if it were committed; but not what is counted: `count`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.items: dict[bytes, bytes | None] = {}
+        self._counted: dict[Counted, None] = {}
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value under *key*, pending changes included."""
@@ -47,6 +66,20 @@ class Batch:
         """Remove *key*."""
         self.items[key] = None
 
+    def count(self, counted: Counted) -> None:
+        """These counts have changed: what they are in the end is written."""
+        if counted not in self._counted:
+            self._counted[counted] = None
+            self.items[counted.key] = b""
+
+    def commit(self) -> None:
+        """Write everything, and tell what was counted once it is on disk. Raises RelayUnavailable."""
+        for counted in self._counted:
+            self.items[counted.key] = counted.record()
+        self._engine.write(self.items)
+        for counted in self._counted:
+            counted.committed()
+
     def scan(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
         """Return all pairs with start ≤ key < stop, pending changes included; for small ranges."""
         found: dict[bytes, bytes | None] = dict(self._engine.scan(start, stop))
@@ -54,8 +87,7 @@ class Batch:
         return sorted((key, value) for key, value in found.items() if value is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True, eq=False):
     work: Callable[[Batch], object]
     grows: bool
     future: "asyncio.Future[object]"
@@ -164,7 +196,7 @@ class Writer:
         self._running = None
         if batch.items:
             began = time.monotonic()
-            self._engine.write(batch.items)
+            batch.commit()
             self.on_commit(time.monotonic() - began)
         return outcomes
 
