@@ -63,7 +63,7 @@ NO_SHARE = ("--mailbox-sender-share", "0")
 
 
 async def crowd_out(relay: Relay, secrets: dict[str, bytes]) -> None:
-    """Fill what the relay keeps at hand of fresh mail, so that what comes next has to be read from the disk."""
+    """Fill what the relay keeps at hand of fresh mail, so that what came before has to be read from the disk."""
     secrets |= await registered(relay, "zoe")
     await posted(relay, secrets["alice"], "zoe", *[os.urandom(60_000)] * 290)
 
@@ -145,9 +145,9 @@ async def test_damage_under_a_running_relay_is_named_by_verify_and_ends_the_rela
     body = os.urandom(30_000)
     with running_relay(tmp_path, *NO_SHARE) as relay:
         secrets = await registered(relay, "alice", "bobby", "carol")
-        await crowd_out(relay, secrets)
         await posted(relay, secrets["alice"], "carol", os.urandom(30_000), os.urandom(30_000))
         await posted(relay, secrets["alice"], "bobby", os.urandom(30_000), body, os.urandom(30_000))
+        await crowd_out(relay, secrets)
         operator("--db-path", str(relay.db_path), "backup", str(tmp_path / "backup")).ok()  # all is in tables now
         flip_where(relay.db_path, body)
 
@@ -179,8 +179,8 @@ async def test_damage_that_an_acknowledgement_meets_ends_the_relay_too(tmp_path:
     body = os.urandom(30_000)
     with running_relay(tmp_path, "--log-format", "json", *NO_SHARE) as relay:
         secrets = await registered(relay, "alice", "bobby")
-        await crowd_out(relay, secrets)
         await posted(relay, secrets["alice"], "bobby", os.urandom(30_000), body, os.urandom(30_000))
+        await crowd_out(relay, secrets)
         async with Peer(url_of(relay), "bobby", secrets["bobby"]) as bobby:
             await bobby.login()
             await bobby.subscribe()
@@ -199,12 +199,12 @@ async def test_damage_that_an_acknowledgement_meets_ends_the_relay_too(tmp_path:
 async def test_damage_that_a_repeated_post_meets_ends_the_relay_too(tmp_path: Path) -> None:
     with running_relay(tmp_path, *NO_SHARE) as relay:
         secrets = await registered(relay, "alice", "bobby")
-        await crowd_out(relay, secrets)
         async with Peer(url_of(relay), "alice", secrets["alice"]) as alice:
             await alice.login()
             post = Post(alice.next_id(), "bobby", os.urandom(16), 0, 0, 0, os.urandom(30_000))
             alice.send(post)
             await alice.expect(Accepted)
+            await crowd_out(relay, secrets)
             operator("--db-path", str(relay.db_path), "backup", str(tmp_path / "backup")).ok()
             flip_where(relay.db_path, post.message_id)
             alice.send(post)

@@ -247,8 +247,9 @@ _DAMAGES: list[tuple[str, dict[bytes, bytes | None]]] = [
 
 @pytest.mark.parametrize(("sentence", "damage"), _DAMAGES)
 async def test_whatever_does_not_fit_is_told_with_its_owner(
-    tmp_path: Path, sentence: str, damage: dict[bytes, bytes | None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: str, damage: dict[bytes, bytes | None]
 ) -> None:
+    monkeypatch.setattr(tally, "_AT_HAND_BYTES", 0)  # everything is indexed
     await (await filled(tmp_path)).close()
     engine = Engine(tmp_path)
     engine.write(damage)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.octets import u16, u64
 from aimessage.stores.ports import Invite, Quotas, Refusal, Subscription
-from aimessage.stores.rocksdb import RocksStore, keys, open_rocksdb_store, verify_directory
+from aimessage.stores.rocksdb import RocksStore, keys, open_rocksdb_store, tally, verify_directory
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch
 from support.stores import ALICE, BOB, NOW, VAULT, ManualClock, accepted, account, contents, number, post
@@ -305,7 +305,7 @@ async def test_reading_while_the_engine_is_closed_is_temporary(tmp_path: Path) -
 async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     await (await opened(tmp_path)).close()
     engine = Engine(tmp_path)
-    engine.write({keys.SCHEMA: u16(2)})
+    engine.write({keys.SCHEMA: u16(3)})
     engine.close()
 
     for _ in range(2):
@@ -345,6 +345,38 @@ async def test_what_is_kept_at_hand_is_bounded_and_let_go(tmp_path: Path) -> Non
     assert store._accounts._bytes_at_hand == 0
     assert account.is_at_hand
     assert await contents(store.mailboxes) == []
+
+
+async def test_a_store_of_schema_1_where_every_entry_is_indexed_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as everything_indexed:
+        everything_indexed.setattr(tally, "_AT_HAND_BYTES", 0)
+        store = await opened(tmp_path)
+        first, second = map(accepted, await store.mailboxes.append([post(1), post(2, ttl=50)]))
+        await store.close()
+    engine = Engine(tmp_path)
+    record = engine.get(keys.mailbox(ALICE))
+    assert record is not None
+    engine.write({keys.SCHEMA: u16(1), keys.mailbox(ALICE): record[:24]})
+    engine.close()
+
+    store = await opened(tmp_path)
+    again, third = map(accepted, await store.mailboxes.append([post(1), post(3, ttl=50)]))
+    assert (again.position, again.duplicate, third.duplicate) == (first.position, True, False)
+    await store.close()
+    assert verify_directory(tmp_path).damages == ()
+
+    store = await opened(tmp_path)
+    assert accepted((await store.mailboxes.append([post(3)]))[0]).duplicate  # found though no index leads there
+    assert await store.mailboxes.expire(NOW + 60, limit=10) == 2
+    assert await store.mailboxes.ack(ALICE, [(first.position, number(1)), (second.position, number(2))]) == 1
+    await store.close()
+    engine = Engine(tmp_path)
+    assert engine.get(keys.SCHEMA) == u16(2)
+    left = [key[:1] for key, _ in engine.scan(b"a", b"z")]
+    engine.close()
+    assert left == [b"b"]
 
 
 async def test_a_drained_mailbox_is_not_scanned_from_its_start(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def in_turn(postings: Sequence[Posting], put: Callable[[Posting], Receipt | Refu
     full: dict[tuple[Username, Username], Refusal] = {}
     for posting in postings:
         way = posting.owner, posting.sender
-        held = full.get(way) if posting.mail_class != CONTROL else None
+        held = full.get(way) if full and posting.mail_class != CONTROL else None
         answer = held or put(posting)
         if isinstance(answer, Refusal) and answer.code == "mailbox_full":
             full[way] = answer

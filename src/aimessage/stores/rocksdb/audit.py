@@ -13,7 +13,7 @@ from aimessage.octets import u64
 from aimessage.stores.ports import Findings
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
-from aimessage.stores.rocksdb.tally import decode_entry
+from aimessage.stores.rocksdb.tally import decode_entry, indexed_below
 from aimessage.stores.shapes import load_account, load_invite
 from aimessage.types import MessageId, Username
 
@@ -33,6 +33,7 @@ class _Mailbox:
     sealed_bytes: int = 0
     last: int = 0
     expiring: int = 0
+    at_hand: int = 0
     attempts: int = 0
     expiries: int = 0
 
@@ -144,6 +145,9 @@ class _Audit:
         entry = decode_entry(Username(owner), value)
         mailbox.sealed_bytes += len(entry.sealed)
         sender, message_id = Username(entry.sender), MessageId(entry.message_id)
+        if position >= indexed_below(mailbox.record):
+            mailbox.at_hand += 1
+            return
         attempt = keys.attempt(Username(owner), sender, message_id, entry.attempt)
         if self.engine.get(attempt) != u64(position):
             raise StoreDamaged(f"the mailbox of {owner} holds an entry that its index of repeats does not lead to")
@@ -183,11 +187,11 @@ class _Audit:
 
     def _compare(self, owner: str, mailbox: _Mailbox) -> None:
         following = int.from_bytes(mailbox.record[:8], "big")
-        if mailbox.record[8:] != u64(mailbox.entries) + u64(mailbox.sealed_bytes) or mailbox.last >= following:
+        if mailbox.record[8:24] != u64(mailbox.entries) + u64(mailbox.sealed_bytes) or mailbox.last >= following:
             said = [int.from_bytes(mailbox.record[at : at + 8], "big") for at in (8, 16)]
             held = f"{mailbox.entries} entries of {mailbox.sealed_bytes} bytes"
             self._tell(owner, f"the mailbox of {owner} should hold {said[0]} entries of {said[1]} bytes, holds {held}")
-        elif mailbox.attempts != mailbox.entries:
+        elif mailbox.attempts != mailbox.entries - mailbox.at_hand:
             self._tell(owner, f"the mailbox of {owner} has an index of repeats that leads to nothing")
         elif mailbox.expiries != mailbox.expiring and b"x" not in self.unread:
             self._tell(owner, f"the mailbox of {owner} has an index of expiry that leads to nothing")

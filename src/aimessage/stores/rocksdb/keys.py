@@ -1,4 +1,4 @@
-"""The key layout, schema 1: a letter for the kind, then the owner, a zero byte (never in a username), then the rest.
+"""The key layout, schema 2: a letter for the kind, then the owner, a zero byte (never in a username), then the rest.
 
     m owner 0 position(8)                  entry          b owner                       mailbox totals
     d owner 0 sender 0 id(16) attempt(4)   position(8)    x expiry(8) position(8) owner  (empty)
@@ -9,6 +9,8 @@
     zsuccessor                             the address of the store that has taken over, if one has
     zstanding username                     the operator's word about an account that is not in good standing
     zinvite sha256(code)                   an invitation
+
+Entries from the position on that their mailbox's totals name have no d and no x.
 
 Integers are big-endian, so that the order of keys is the order of positions and of times.
 """

@@ -88,11 +88,15 @@ class RocksMailboxes:
         """Delete up to *limit* entries that expired before *now_ms*, in any mailbox. Raises RelayUnavailable."""
         found = await asyncio.to_thread(self._engine.page, keys.expiry_bound(0), keys.expiry_bound(now_ms), limit)
         over = [keys.expiry_parts(key) for key, _ in found]
-        if not over:
+        accounts = self._accounts
+        if not over and not accounts.has_overdue(now_ms):
             return 0
-        remove = self._accounts.remove
         return await self._writer.run(
-            lambda pending: sum(remove(pending, owner, position, None) for owner, position in over), grows=False
+            lambda pending: sum(
+                accounts.remove(pending, owner, position, None)
+                for owner, position in over + accounts.overdue(now_ms, limit - len(over))
+            ),
+            grows=False,
         )
 
 

@@ -39,7 +39,7 @@ from aimessage.types import RelayId
 
 __all__ = ["SNAPSHOT", "RocksStore", "open_rocksdb_store", "require_schema"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 SNAPSHOT = "snapshot"  # inside the store's directory, for hard links to its tables; RocksDB minds no other names
 
 
@@ -149,6 +149,8 @@ def _identify(engine: Engine, path: Path, entropy: Entropy) -> RelayId:
         engine.write({keys.SCHEMA: u16(_SCHEMA), keys.RELAY_ID: relay_id})
     else:
         require_schema(engine, path)
+        if schema != u16(_SCHEMA):  # what an older version would misread is written from now on
+            engine.write({keys.SCHEMA: u16(_SCHEMA)})
     return RelayId(relay_id)
 
 

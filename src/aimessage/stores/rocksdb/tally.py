@@ -1,24 +1,26 @@
-"""What the writer decides by: every mailbox's counts, and what this process has put into it and has at hand.
+"""What the writer decides by: every mailbox's counts, and its newest mail.
 
-Changed only in the writer thread; the event loop reads. What was appended since the start stays at hand until it is
-deleted, up to a bound: while all that a mailbox holds is at hand, neither a repetition, nor a delivery, nor an
-acknowledgement has to ask the engine.
+Changed only in the writer thread; the event loop reads. The newest entries of all mailboxes together, up to a bound,
+are at hand: repetitions, deliveries and acknowledgements of live mail have nothing to look for, and it has no rows in
+the indexes of attempts and expiry. When the bound is passed, the oldest are indexed, of each mailbox in order: what
+lies below its `indexed_below` is in both indexes, and what lies above is at hand, after a restart too.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from aimessage.errors import StoreDamaged
-from aimessage.octets import Reader
-from aimessage.stores.ledger import CONTROL, Ledger, expiry, malformed
+from aimessage.octets import Reader, u64
+from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry, malformed
 from aimessage.stores.ports import Posting, Quotas, Receipt, Refusal, Stored
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
 from aimessage.stores.rocksdb.writer import Batch
 from aimessage.types import MessageId, Position, Username
 
-__all__ = ["Account", "Accounts", "Entry", "decode_entry"]
+__all__ = ["Account", "Accounts", "Entry", "decode_entry", "indexed_below"]
 
 _NAMED = 20
 _AT_HAND_BYTES = 16 << 20  # of sealed bodies and what each entry costs beside them
@@ -49,11 +51,12 @@ def decode_entry(owner: Username, octets: bytes) -> Entry:
         raise StoreDamaged(f"an entry in the mailbox of {owner} does not decode") from None
 
 
-class _AtHand(msgspec.Struct, frozen=True, gc=False):
-    """One entry that this process has appended, and the keys that go with it."""
+class _AtHand(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One entry that is in no index, and its keys: where it is kept, and what makes another one its repetition."""
 
     stored: Stored
-    keys: list[bytes]
+    key: bytes
+    attempt: bytes
 
 
 _NOTHING: dict[int, _AtHand] = {}
@@ -63,11 +66,15 @@ _NO_ATTEMPTS: dict[bytes, int] = {}
 class Account:
     """One mailbox in memory. *first*: nothing undeleted lies below it, so that scans skip the tombstones there."""
 
-    __slots__ = ("_at_hand", "_attempts", "_committed", "first", "ledger", "next_position", "owner")
+    __slots__ = (
+        *("_at_hand", "_attempts", "_committed"),
+        *("first", "indexed_below", "ledger", "next_position", "owner"),
+    )
 
-    def __init__(self, owner: Username, next_position: int = 1) -> None:
+    def __init__(self, owner: Username, next_position: int = 1, indexed_below: int = 1) -> None:
         self.owner = owner
         self.next_position = self.first = self._committed = next_position
+        self.indexed_below = indexed_below
         self.ledger = Ledger()
         self._at_hand = _NOTHING
         self._attempts = _NO_ATTEMPTS
@@ -80,8 +87,13 @@ class Account:
     def record(self) -> bytes:
         """Return what is kept of the counts."""
         ledger = self.ledger
-        return (
-            self.next_position.to_bytes(8, "big") + ledger.entries.to_bytes(8, "big") + ledger.bytes.to_bytes(8, "big")
+        return b"".join(
+            [
+                self.next_position.to_bytes(8, "big"),
+                ledger.entries.to_bytes(8, "big"),
+                ledger.bytes.to_bytes(8, "big"),
+                self.indexed_below.to_bytes(8, "big"),
+            ]
         )
 
     def committed(self) -> None:
@@ -108,12 +120,11 @@ class Account:
         if self._at_hand is _NOTHING:
             self._at_hand, self._attempts = {}, {}
         self._at_hand[entry.stored.position] = entry
-        self._attempts[entry.keys[1]] = entry.stored.position
+        self._attempts[entry.attempt] = entry.stored.position
 
-    def let_go(self, position: int) -> None:
-        """Forget an entry that is going to be counted out."""
-        entry = self._at_hand.pop(position)
-        del self._attempts[entry.keys[1]]
+    def let_go(self, entry: _AtHand) -> None:
+        """Forget an entry that is going to be counted out, or is in the indexes from now on."""
+        del self._at_hand[entry.stored.position], self._attempts[entry.attempt]
         if not self._at_hand:  # a mailbox that nothing waits in costs no more than its counts
             self._at_hand, self._attempts = _NOTHING, _NO_ATTEMPTS
 
@@ -140,20 +151,24 @@ class Accounts:
         self._engine = engine
         self._quotas = quotas
         self._accounts: dict[Username, Account] = {}
+        self._at_hand: OrderedDict[_AtHand, Account] = OrderedDict()  # of all mailboxes, the oldest first
         self._bytes_at_hand = 0
+        self._soonest = 0
         self.load()
 
     def load(self) -> None:
         """Count every mailbox again. Raises StoreDamaged, naming the mailbox whose record says otherwise."""
         records = dict(self._engine.scan(keys.MAILBOXES, keys.after_prefix(keys.MAILBOXES)))
         accounts = {(owner := keys.mailbox_owner(key)): _opened(owner, record) for key, record in records.items()}
+        self._at_hand.clear()
+        self._bytes_at_hand = self._soonest = 0
         try:
             self._count(accounts)
         except StoreDamaged as error:
             raise _named(self._engine, accounts, error) from None
         for owner, account in accounts.items():
             _check(owner, account, records[keys.mailbox(owner)])
-        self._accounts, self._bytes_at_hand = accounts, 0
+        self._accounts = accounts
 
     def _count(self, accounts: dict[Username, Account]) -> None:
         for key, octets in self._engine.scan(keys.ENTRIES, keys.after_prefix(keys.ENTRIES)):
@@ -165,6 +180,13 @@ class Accounts:
             if account.ledger.entries == 0:
                 account.first = position
             account.ledger.add(position, Username(entry.sender), entry.mail_class, len(entry.sealed))
+            if position >= account.indexed_below:
+                sender, message_id = Username(entry.sender), MessageId(entry.message_id)
+                stored = Stored(
+                    *(position, sender, message_id, entry.attempt, entry.mail_class),
+                    *(entry.accepted_at, entry.expires_at, entry.sealed),
+                )
+                self._hold(account, _AtHand(stored, key, keys.attempt(owner, sender, message_id, entry.attempt)))
 
     def of(self, owner: Username) -> Account:
         """Return the counts of one mailbox; those of an unknown one are all zero and not kept."""
@@ -204,29 +226,55 @@ class Accounts:
         sender, mail_class, sealed = posting.sender, posting.mail_class, posting.sealed
         expires_at = expiry(posting, self._quotas)
         position = Position(account.next_position)
-        place = position.to_bytes(8, "big")
         stored = Stored(
             position, sender, posting.message_id, posting.attempt, mail_class, posting.accepted_at, expires_at, sealed
         )
         account.next_position += 1
         account.ledger.add(position, sender, mail_class, len(sealed))
-        name = account.owner.encode()
-        entry = b"m%b\0%b" % (name, place)
-        items = batch.items
-        items[entry] = _encode(
+        key = b"m%b\0%b" % (account.owner.encode(), position.to_bytes(8, "big"))
+        batch.items[key] = _encode(
             (sender, posting.message_id, posting.attempt, mail_class, posting.accepted_at, expires_at, sealed)
         )
-        items[attempt] = place
         batch.count(account)
-        ours = [entry, attempt]
-        if expires_at:
-            ours.append(b"x%b%b%b" % (expires_at.to_bytes(8, "big"), place, name))
-            items[ours[2]] = b""
-        size = len(sealed) + _ENTRY_BYTES
-        if self._bytes_at_hand + size <= _AT_HAND_BYTES:
-            self._bytes_at_hand += size
-            account.hold(_AtHand(stored, ours))
+        self._hold(account, _AtHand(stored, key, attempt))
+        while self._bytes_at_hand > _AT_HAND_BYTES:
+            self._index_oldest(batch)
         return Receipt(position, posting.accepted_at, expires_at, duplicate=False)
+
+    def _hold(self, account: Account, entry: _AtHand) -> None:
+        account.hold(entry)
+        self._at_hand[entry] = account
+        self._bytes_at_hand += len(entry.stored.sealed) + _ENTRY_BYTES
+        expires_at = entry.stored.expires_at
+        if expires_at and (expires_at < self._soonest or not self._soonest):
+            self._soonest = expires_at
+
+    def _index_oldest(self, batch: Batch) -> None:
+        """Put the entry that has been at hand for longest into the indexes instead."""
+        entry, account = self._at_hand.popitem(last=False)
+        stored = entry.stored
+        batch.put(entry.attempt, u64(stored.position))
+        if stored.expires_at:
+            batch.put(keys.expiry(stored.expires_at, stored.position, account.owner), b"")
+        account.indexed_below = stored.position + 1
+        account.let_go(entry)
+        self._bytes_at_hand -= len(stored.sealed) + _ENTRY_BYTES
+        batch.count(account)
+
+    def has_overdue(self, now_ms: int) -> bool:
+        """Return whether `overdue` may return anything; from any thread."""
+        return 0 < self._soonest <= now_ms
+
+    def overdue(self, now_ms: int, limit: int) -> list[tuple[Username, Position]]:
+        """Return up to *limit* entries at hand that have expired: no index leads there."""
+        over = [
+            (account.owner, entry.stored.position)
+            for entry, account in self._at_hand.items()
+            if expired(entry.stored.expires_at, now_ms)
+        ]
+        later = [entry.stored.expires_at for entry in self._at_hand if entry.stored.expires_at > now_ms]
+        self._soonest = now_ms if len(over) > limit else min(later, default=0)
+        return over[:limit]
 
     def _repeat(self, batch: Batch, account: Account, position: Position) -> Receipt:
         at_hand = account.at(position)
@@ -249,12 +297,12 @@ class Accounts:
         stored = at_hand.stored
         if message_id is not None and message_id != stored.message_id:
             return False
-        account.let_go(position)
+        account.let_go(at_hand)
+        del self._at_hand[at_hand]
         size = len(stored.sealed)
         self._bytes_at_hand -= size + _ENTRY_BYTES
         account.ledger.remove(position, stored.sender, stored.mail_class, size)
-        for key in at_hand.keys:
-            batch.items[key] = None
+        batch.items[at_hand.key] = None
         _removed(batch, account, position)
         return True
 
@@ -288,11 +336,17 @@ def _removed(batch: Batch, account: Account, position: Position) -> None:
 
 
 def _opened(owner: Username, record: bytes) -> Account:
-    return Account(owner, int.from_bytes(record[:8], "big"))
+    position = int.from_bytes(record[:8], "big")
+    return Account(owner, position, indexed_below(record))
+
+
+def indexed_below(record: bytes) -> int:
+    """Return the position from which on a mailbox's entries are in no index, by its record; schema 1 indexed all."""
+    return int.from_bytes(record[24:32] or record[:8], "big")
 
 
 def _check(owner: Username, account: Account, record: bytes) -> None:
-    if account.record() != record:
+    if account.record()[: len(record)] != record:
         reader, held = Reader(record[8:]), account.ledger
         raise StoreDamaged(
             f"the mailbox of {owner} should hold {reader.integer(8)} entries of {reader.integer(8)} bytes in all "

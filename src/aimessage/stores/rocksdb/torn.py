@@ -42,17 +42,21 @@ def cut_torn_end(directory: Path) -> bool:
 
 
 def _whole_until(log: bytes) -> int | None:
-    """Return where the last whole record ends, if its follower reaches into zeros that end the file; else None."""
+    """Return where the last whole record ends, if its follower reaches into zeros that end the file; else None.
+
+    Zeros alone are no follower: RocksDB passes over them, and if it stops all the same, it is for another reason.
+    """
     zeros_from = len(log.rstrip(b"\0"))
     if len(log) - zeros_from < _LEAST_ZEROS:
         return None
-    whole = 0
+    whole = last = 0
     for at, end, kind in _fragments(log):
         if end > zeros_from:  # it reaches into the zeros: unless they are its own, it is the torn one
             return None if _is_sound(log, at, end) else whole
         if kind in (_WHOLE, _LAST):
             whole = end
-    return whole
+        last = end
+    return whole if whole < last else None
 
 
 def _fragments(log: bytes) -> Iterator[tuple[int, int, int]]:
