@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from aimessage.client import Agent, Entry, connect
+from aimessage.client import Agent, Entry, Letter, Sent, connect
 from aimessage.client.fates import expire
+from aimessage.client.outbox import save
 from aimessage.clock import SystemClock
 from aimessage.errors import BadValue, IdempotencyConflict, MailboxFull, MessageUnknown, RelayUnreachable, TimedOut
+from aimessage.types import Username, message_id_text
 from support.machines import QUIET, Machine, eventually
 from support.relay import running_relay
 
@@ -116,6 +118,31 @@ async def test_a_fate_that_does_not_come_is_a_time_out_that_names_the_message(tm
             assert me.status(caught.value.message_id).state == "accepted"
             with pytest.raises(MessageUnknown):
                 me.status("a" * 26)
+
+
+async def test_one_key_in_one_commit_is_one_message(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        async with connect(alice.settings) as me:
+            await me.send("bobby", "first")
+            sends = [me.send("bobby", "pay", idempotency_key="order-8") for _ in range(20)]
+            sends.append(me.send("bobby", "pay more", idempotency_key="order-8"))
+            *same, other = await asyncio.gather(*sends, return_exceptions=True)
+        assert len({each.id for each in same if isinstance(each, Sent)}) == 1
+        assert isinstance(other, IdempotencyConflict)
+        assert [message.text for message in await bobby.heard(2)] == ["first", "pay"]
+
+
+async def test_many_sends_at_once_go_on_with_what_an_ended_process_left(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        here = alice.here()
+        left = [save(here, Username("bobby"), Letter(f"text {at}")) for at in range(10)]
+        here.close()
+        async with connect(alice.settings) as me:
+            sent = await asyncio.gather(*(me.send("bobby", f"text {at}") for at in range(15)))
+        assert [each.id for each in sent[:10]] == [message_id_text(each) for each in left]
+        assert [message.text for message in await bobby.heard(15)] == [f"text {at}" for at in range(15)]
 
 
 async def test_the_same_idempotency_key_is_the_same_message(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from aimessage.client import shelf
 from aimessage.client.account import Here
 from aimessage.client.message import Frame, Message, incoming
-from aimessage.client.owed import owe_receipt
+from aimessage.client.owed import owe_receipt, owe_receipts
 from aimessage.client.pins import identity_of_pin
 from aimessage.client.shelf import Content
 from aimessage.client.transaction import Transaction
@@ -199,8 +199,8 @@ def _show(vault: Transaction, owner: str | None, rows: Iterable[int], *, until_h
         (min(numbers), max(numbers), owner),
     ).fetchall()
     theirs = [columns for columns in found if columns[0] in numbers]
+    owe_receipts(vault, [(sender, message_id, wants) for _, sender, message_id, wants, _ in theirs], Receipts.READ)
     for _, sender, message_id, wants, held in theirs:
-        owe_receipt(vault, sender, message_id, wants, Receipts.READ)
         if held and not until_handled:  # the one who took it in waited for this
             owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
     if not until_handled:

@@ -88,8 +88,10 @@ def _write_receipts(here: Here, vault: Transaction, peer: Username) -> None:
         told[Receipts(fate)].append(MessageId(message_id))
     if rows:
         outbox.save_control(here, vault, peer, "receipt", encode_receipts(told))
-        for message_id, fate in rows:
-            vault.run("DELETE FROM receipts WHERE peer = ? AND id = ? AND fate = ?", (peer, message_id, fate))
+        vault.run_many(
+            "DELETE FROM receipts WHERE peer = ? AND id = ? AND fate = ?",
+            [(peer, message_id, fate) for message_id, fate in rows],
+        )
 
 
 async def _ask_again(here: Here, link: OpenLink, peer: Username) -> None:

@@ -9,7 +9,7 @@ from aimessage.client.handover import Handover, Seat
 from aimessage.client.hearing import Hearing
 from aimessage.client.message import Frame, Message, incoming
 from aimessage.client.order import HOLD_MS, Place
-from aimessage.client.owed import owe_receipt, owe_retry
+from aimessage.client.owed import owe_receipt, owe_receipts, owe_retry
 from aimessage.client.pins import is_pinned, pin_of
 from aimessage.client.shelf import Arrival, Content
 from aimessage.client.transaction import Peer, Transaction
@@ -60,6 +60,7 @@ class _Intake:
         self._changed: set[Username] = set()
         self._seen: set[tuple[Username, MessageId]] = set()
         self._opened: list[tuple[Username, MessageId]] = []
+        self._delivered: list[tuple[Username, MessageId, int]] = []
         self._hearing = Hearing(here, vault, self._now_ms)
         self._fingerprints: dict[Identity, str] = {}
         self._is_healing = vault.run("SELECT 1 FROM retries LIMIT 1").fetchone() is not None
@@ -107,6 +108,7 @@ class _Intake:
         for name in self._changed:
             self._vault.save_peer(self._peers[name])
         self._vault.mark_seen(self._opened, self._now_ms)
+        owe_receipts(self._vault, self._delivered, Receipts.DELIVERED)
         self._hearing.save()
 
     def _peer(self, name: Username) -> Peer:
@@ -165,7 +167,7 @@ class _Intake:
             arrival.state = "pending"
         self._place(peer, arrival, body)
         if ruling is Ruling.ADMIT and not arrival.held:
-            owe_receipt(self._vault, peer.name, arrival.id, arrival.wants, Receipts.DELIVERED)
+            self._delivered.append((peer.name, arrival.id, arrival.wants))
         return not arrival.held
 
     def _place(self, peer: Peer, arrival: Arrival, body: Body) -> None:

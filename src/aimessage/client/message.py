@@ -156,8 +156,10 @@ def _revealed(body: Body) -> Iterator[tuple[str, tuple[str, bool]]]:
 
 def _json(text: str) -> object:
     """Return the value of a peer's JSON; the text itself where it is none that every reader can take."""
+    if not text:
+        return None
     try:
-        value = json.loads(text, parse_constant=_refuse) if text else None
+        value = json.loads(text, parse_constant=_refuse)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # no overflow to infinity, no half surrogate
     except (ValueError, RecursionError):
         return text

@@ -18,6 +18,8 @@ from aimessage.wire.frames import MailClass
 __all__ = ["CONTROL_LIFE_MS", "Draft", "abandon", "let_go", "save", "save_all", "save_control", "waiting_peers"]
 
 CONTROL_LIFE_MS = 7 * 86_400_000
+_FEW = 8
+_LOOKED_AT = 600
 
 
 class Draft(msgspec.Struct, frozen=True, eq=False):
@@ -59,7 +61,7 @@ def save_all(here: Here, drafts: Sequence[Draft], *, sealing: bool = False) -> l
     """
     results: list[MessageId | AimessageError] = []
     with here.vault.transaction() as vault:
-        batch = _Batch(here, vault, sealing=sealing)
+        batch = _Batch(here, vault, len(drafts), sealing=sealing)
         for draft in drafts:
             try:
                 results.append(batch.save(draft))
@@ -72,15 +74,19 @@ def save_all(here: Here, drafts: Sequence[Draft], *, sealing: bool = False) -> l
 
 
 class _Batch:
-    """The messages of one commit. Their ids have a random half in common, so that they lie together in every index."""
+    """The messages of one commit. Their ids follow one another, so that they lie together in every index."""
 
-    def __init__(self, here: Here, vault: Transaction, *, sealing: bool) -> None:
+    def __init__(self, here: Here, vault: Transaction, count: int, *, sealing: bool) -> None:
         self._here = here
         self._vault = vault
         self._sealing = sealing
         self._now_ms = here.now_ms
-        self._together = here.entropy(8)
+        self._together, self._next = here.entropy(8), int.from_bytes(here.entropy(8), "big")
         self._offset = vault.counter("relay_offset")
+        self._may_adopt = count < _FEW or _others_wait(here, vault)
+        self._claimed: dict[bytes, tuple[MessageId, bytes]] = {}
+        self._sent: list[tuple[object, ...]] = []
+        self._outbox: list[tuple[object, ...]] = []
         self._admitted: set[tuple[Username, str]] = set()
         self._lines: dict[Username, Line | None] = {}
 
@@ -92,13 +98,13 @@ class _Batch:
         body = letter.body(self._now_ms)
         digest = letter.digest(key, f"{recipient}~{draft.prefix or ''}", body)
         require_fits(body)  # before anything is written
-        message_id = _known(here, vault, claim, digest, draft.chosen)
+        message_id = self._known(claim, digest, draft.chosen)
         if message_id is None:
             body = loops.count_sent(vault, recipient, body, self._now_ms)
             if (recipient, letter.contact) not in self._admitted:
                 gate.admit_by_writing(here, vault, recipient, letter.contact)
                 self._admitted.add((recipient, letter.contact))
-            message_id = draft.chosen or MessageId(self._together + here.entropy(8))
+            message_id = draft.chosen or self._new_id()
             self._insert(message_id, draft, body, claim, digest)
         if draft.awaited_until:
             vault.run(
@@ -106,6 +112,20 @@ class _Batch:
                 (message_id, recipient, draft.awaited_until, here.living.token),
             )
         return message_id
+
+    def _known(self, claim: bytes | None, digest: bytes, chosen: MessageId | None) -> MessageId | None:
+        """Return the message that this send repeats, and make it ours to send. Raises IdempotencyConflict."""
+        if claim is not None and claim in self._claimed:
+            message_id, first = self._claimed[claim]
+            _require_same(first, digest)
+            return message_id
+        if claim is None and chosen is None and not self._may_adopt:
+            return None
+        return _known(self._here, self._vault, claim, digest, chosen)
+
+    def _new_id(self) -> MessageId:
+        self._next = (self._next + 1) % (1 << 64)
+        return MessageId(self._together + self._next.to_bytes(8, "big"))
 
     def _insert(self, message_id: MessageId, draft: Draft, body: Body, claim: bytes | None, digest: bytes) -> None:
         vault, now_ms, recipient = self._vault, self._now_ms, draft.recipient
@@ -119,16 +139,12 @@ class _Batch:
         summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()), body.hops)
         told = vault.seal("sent.summary", message_id, msgspec.msgpack.encode(summary))
         kept = vault.seal("sent.body", message_id, padded)
-        vault.run(
-            "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
-            "digest, summary, owner, pin) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (message_id, recipient, now_ms, due, claim, kept, now_ms, due + self._offset, digest, told, owner, pin),
+        self._sent.append(
+            (message_id, recipient, now_ms, due, claim, kept, now_ms, due + self._offset, digest, told, owner, pin)
         )
-        vault.run(
-            "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed, prefix) "
-            "VALUES (?, ?, 0, ?, ?, ?, ?)",
-            (message_id, recipient, int(MailClass.MESSAGE), body.expires_at, sealed, draft.prefix),
-        )
+        self._outbox.append((message_id, recipient, int(MailClass.MESSAGE), body.expires_at, sealed, draft.prefix))
+        if claim is not None:
+            self._claimed[claim] = message_id, digest
 
     def _line(self, draft: Draft) -> Line | None:
         """Return where this message is sealed at once; it is sealed later if its address has to be compared first."""
@@ -148,7 +164,17 @@ class _Batch:
         self._lines[recipient] = None
 
     def end(self) -> None:
-        """Seal what could not be sealed at once, and keep how far the sessions have gone."""
+        """Write all rows, seal what could not be sealed at once, and keep how far the sessions have gone."""
+        self._vault.run_many(
+            "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
+            "digest, summary, owner, pin) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self._sent,
+        )
+        self._vault.run_many(
+            "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed, prefix) "
+            "VALUES (?, ?, 0, ?, ?, ?, ?)",
+            self._outbox,
+        )
         for recipient, line in self._lines.items():
             if line is not None:
                 line.end()
@@ -162,8 +188,8 @@ def _known(
     """Return the message that this send repeats, and make it ours to send. Raises IdempotencyConflict."""
     if claim is not None:
         row = vault.run("SELECT id, digest FROM sent WHERE idempotency = ?", (claim,)).fetchone()
-        if row is not None and row[1] != digest:
-            raise IdempotencyConflict("this idempotency key was used with another message")
+        if row is not None:
+            _require_same(row[1], digest)
         return MessageId(row[0]) if row else None
     if chosen is not None:
         row = vault.run("SELECT digest FROM sent WHERE id = ?", (chosen,)).fetchone()
@@ -181,6 +207,19 @@ def _known(
             vault.run("UPDATE sent SET owner = ? WHERE id = ?", (here.living.token, message_id))
             return MessageId(message_id)
     return None
+
+
+def _require_same(first: bytes, digest: bytes) -> None:
+    if first != digest:
+        raise IdempotencyConflict("this idempotency key was used with another message")
+
+
+def _others_wait(here: Here, vault: Transaction) -> bool:
+    """Return whether a message that is not ours may wait to be adopted: looked for once, and not for long."""
+    owners = vault.run(
+        "SELECT owner FROM sent INDEXED BY sent_digest WHERE fate = 'waiting' LIMIT ?", (_LOOKED_AT,)
+    ).fetchall()
+    return len(owners) == _LOOKED_AT or any(owner != here.living.token for (owner,) in owners)
 
 
 def save_control(here: Here, vault: Transaction, recipient: Username, kind: str, report: bytes) -> None:
