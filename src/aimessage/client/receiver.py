@@ -21,6 +21,7 @@ __all__ = ["Need", "Receiver"]
 
 _LEASE_SECONDS = 0.2  # between tries for the lease, where another process has it
 _PASSIVE_SECONDS = 5.0  # between looks whether this machine has become the active one
+_LOOK_SECONDS = 0.02  # between looks whether somebody else is to receive
 _COURTESY_SECONDS = 1.0  # what a helper leaves to the `listen` that wants the lease
 
 
@@ -190,6 +191,7 @@ class Receiver:
             if max(self._needs) > Need.WATCH and not subscription.is_published:
                 return 0.0
             await watch.next(60.0)
+            await asyncio.sleep(_LOOK_SECONDS)  # a busy agent changes a thousand times a second
 
     def _require_newest_listen(self) -> None:
         if Need.LISTEN in self._needs and self._wishes() != self._wish:

@@ -61,7 +61,11 @@ class Subscription:
             deliveries = [frame for frame in frames if isinstance(frame, Deliver)]
             if deliveries:
                 done = inbox.take_in(self._here, deliveries, self._handover, until_handled=until_handled())
-                self._settle(deliveries, done)
+                self._changes.tell()
+                try:
+                    await asyncio.sleep(0)  # whoever waits for it goes first
+                finally:  # and may want no more
+                    self._settle(deliveries, done)
             for frame in frames:
                 if isinstance(frame, PairsLow):
                     self._pairs_left = min(max(frame.left, 0), PAIRS_PER_STOCK)
