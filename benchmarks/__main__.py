@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import agents, commands, core, floors, links, million, stores
+from benchmarks import agents, commands, core, floors, growth, links, million, stores
 from benchmarks.figures import Sample, collect, save, table
-from benchmarks.plots import plot
+from benchmarks.plots import plot, plot_curves
 
 MEASURES: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "floors": lambda _: floors.floors(),
@@ -30,12 +30,19 @@ MEASURES: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "million": million.million,
     "stores": stores.stores,
 }
+CURVES: dict[str, Callable[[Path], Iterator[Sample]]] = {
+    "connections": growth.connections,
+    "mailbox": growth.backlog,
+    "mailboxes": growth.mailboxes,
+    "history": growth.history,
+}
 
 
 def main() -> int:
     """Return 0; 1 if a bar that was measured is missed and --strict was given."""
     parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__)
     parser.add_argument("--only", default=",".join(MEASURES), help="measures, with commas between")
+    parser.add_argument("--growth", action="store_true", help="measure how figures grow, instead")
     parser.add_argument("--list", action="store_true", help="tell the measures and end")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the figures as JSON")
@@ -45,10 +52,12 @@ def main() -> int:
     parser.add_argument("--as-json", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.list:
-        sys.stdout.write("".join(f"{name}\n" for name in MEASURES))
+        sys.stdout.write("".join(f"{name}\n" for name in MEASURES | CURVES))
         return 0
+    if given.growth:
+        given.only = ",".join(CURVES)
     names = ["floors", *(name for name in given.only.split(",") if name != "floors")]
-    unknown = [name for name in names if name not in MEASURES]
+    unknown = [name for name in names if name not in MEASURES | CURVES]
     if unknown:
         parser.error(f"there is no measure {unknown[0]}: bench.sh --list")
     if given.against:
@@ -57,7 +66,9 @@ def main() -> int:
     sys.stdout.write(table(figures) + "\n")
     if given.save:
         save(given.save, figures)
-    if given.plots:
+    if given.plots and given.growth:
+        plot_curves(given.plots / "growth.svg", "Growth, as multiples of the first point", figures)
+    elif given.plots:
         for unit, title in (("msg/s", "Throughput"), ("ms", "Latency"), ("µs", "Cryptography")):
             chosen = [each for each in figures if each.unit == unit]
             plot(given.plots / f"{title.lower()}.svg", title, chosen)
@@ -69,7 +80,7 @@ def _rounds(names: list[str], rounds: int) -> Iterator[Sample]:
         for name in names:
             sys.stderr.write(f"round {number + 1} of {rounds}: {name}\n")
             with tempfile.TemporaryDirectory(prefix="aimessage-bench-") as directory:
-                yield from MEASURES[name](Path(directory))
+                yield from (MEASURES | CURVES)[name](Path(directory))
 
 
 def _compare(commit: str, names: list[str], rounds: int) -> int:

@@ -14,17 +14,17 @@ from benchmarks.figures import Sample
 from benchmarks.floors import TCP
 from support.commands import Relay, running_relay
 
-__all__ = ["backlog", "pingpong", "sessions", "throughput"]
+__all__ = ["NO_QUOTAS", "backlog", "enrol", "flowing", "pingpong", "sessions", "throughput"]
 
 _BODY = "x" * 256
 _IN_FLIGHT = 256
-_NO_QUOTAS = ("--mailbox-messages", "0", "--mailbox-bytes", "0", "--mailbox-sender-share", "0")
+NO_QUOTAS = ("--mailbox-messages", "0", "--mailbox-bytes", "0", "--mailbox-sender-share", "0")
 
 
 def pingpong(directory: Path, count: int = 400) -> Iterator[Sample]:
     """One message there and one back, 256 B: both vaults and the relay durable at every step."""
     with _relay(directory) as relay:
-        _enrol(directory, relay, "alice", "bobby")
+        enrol(directory, relay, "alice", "bobby")
         with _worker("echo", directory, relay, "bobby", count):
             taken = asyncio.run(_ping(directory, relay, count))
     taken.sort()
@@ -53,7 +53,7 @@ def throughput(directory: Path, pairs: int, count: int, bar: float) -> Iterator[
     recipients = [f"recipient-{at}" for at in range(pairs)]
     each = count // pairs
     with _relay(directory) as relay:
-        _enrol(directory, relay, *senders, *recipients)
+        enrol(directory, relay, *senders, *recipients)
         with _worker("receive", directory, relay, ",".join(recipients), each) as receiving:
             _expect(receiving, "ready")
             with _worker("send", directory, relay, ",".join(senders), each) as sending:
@@ -65,10 +65,21 @@ def throughput(directory: Path, pairs: int, count: int, bar: float) -> Iterator[
     yield Sample(f"encrypted throughput, {name}", each * pairs / taken, "msg/s", bar=bar)
 
 
+def flowing(directory: Path, relay: Relay, count: int) -> float:
+    """Return how many messages a second went from sender-0 to recipient-0, until *count* were shown."""
+    with _worker("receive", directory, relay, "recipient-0", count) as receiving:
+        _expect(receiving, "ready")
+        with _worker("send", directory, relay, "sender-0", count) as sending:
+            _expect(sending, "ready")
+            began = time.perf_counter()
+            _expect(receiving, "done")
+            return count / (time.perf_counter() - began)
+
+
 def backlog(directory: Path, count: int = 10_000) -> Iterator[Sample]:
     """What came while the agent was away: fetched, opened and committed, and everything shown."""
     with _relay(directory) as relay:
-        _enrol(directory, relay, "sender-0", "recipient-0")
+        enrol(directory, relay, "sender-0", "recipient-0")
         with _worker("send", directory, relay, "sender-0", count) as sending:
             _expect(sending, "done")
         began = time.perf_counter()
@@ -82,7 +93,7 @@ def sessions(directory: Path, count: int = 30) -> Iterator[Sample]:
     """The first message to a peer that was never written to, from an agent whose link is open."""
     peers = [f"peer-{at}" for at in range(count)]
     with _relay(directory) as relay:
-        _enrol(directory, relay, "alice", *peers)
+        enrol(directory, relay, "alice", *peers)
         taken = asyncio.run(_first_messages(directory, relay, peers))
     yield Sample("first message to a new peer", sorted(taken)[len(taken) // 2], "ms", bar=5)
 
@@ -104,11 +115,13 @@ def _settings(directory: Path, relay: Relay, name: str) -> Settings:
 
 @contextlib.contextmanager
 def _relay(directory: Path) -> Iterator[Relay]:
-    with running_relay(directory / "relay", *_NO_QUOTAS) as relay:
+    with running_relay(directory / "relay", *NO_QUOTAS) as relay:
         yield relay
 
 
-def _enrol(directory: Path, relay: Relay, *names: str) -> None:
+def enrol(directory: Path, relay: Relay, *names: str) -> None:
+    """Register each name on a machine of their own."""
+
     async def all_of_them() -> None:
         for name in names:
             await register(_settings(directory, relay, name), name)
