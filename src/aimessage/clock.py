@@ -35,6 +35,7 @@ class SystemClock:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=8)  # one moment is asked for by every message of a commit
 def milliseconds(moment: datetime) -> int:
     """Return *moment* (aware) as whole milliseconds since 1970, as it travels."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from aimessage.client import Agent, Entry, Letter, Sent, connect
-from aimessage.client.fates import expire
+from aimessage.client.fates import _DUE, expire
 from aimessage.client.outbox import save
 from aimessage.clock import SystemClock
 from aimessage.errors import BadValue, IdempotencyConflict, MailboxFull, MessageUnknown, RelayUnreachable, TimedOut
@@ -118,6 +118,16 @@ async def test_a_fate_that_does_not_come_is_a_time_out_that_names_the_message(tm
             assert me.status(caught.value.message_id).state == "accepted"
             with pytest.raises(MessageUnknown):
                 me.status("a" * 26)
+
+
+async def test_a_login_does_not_walk_through_all_that_was_sent(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        [alice] = await Machine.enrolled(tmp_path / "home", url, "alice")
+        here = alice.here()
+        with here.vault.reading() as vault:
+            plan = vault.run(f"EXPLAIN QUERY PLAN {_DUE}", (0, 0)).fetchall()
+        here.close()
+        assert "USING INDEX sent_open (relay_due<?)" in str(plan)
 
 
 async def test_one_key_in_one_commit_is_one_message(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ _CONTROL_MS = 7 * 86_400_000
 _REFUSALS = {
     "peer_identity_changed": "the key of this name is not the one in the address; nothing was sent",
 }
+# The first bound is for the index: few of all that was ever sent have come so far.
+_DUE = (
+    "SELECT id, fate, saved_at, expires_at FROM sent WHERE fate IN ('waiting', 'accepted') AND relay_due <= ?1 "
+    "AND relay_due + CASE fate WHEN 'waiting' THEN 0 ELSE ?2 END <= ?1"
+)
 _COLUMNS = "id, peer, fate, code, changed_at, expires_at, attempt, saved_at, summary, body"
 
 
@@ -119,12 +124,7 @@ def expire(here: Here, relay_ms: int) -> None:
     with here.vault.transaction() as vault:
         if abs(vault.counter("relay_offset") - (relay_ms - now_ms)) > _OFFSET_MS:  # most logins need not write
             vault.save_counter("relay_offset", relay_ms - now_ms)
-        rows = vault.run(
-            "SELECT id, fate, saved_at, expires_at FROM sent "
-            "WHERE fate IN ('waiting', 'accepted') AND relay_due <= ?1 "  # for the index: few have come so far
-            "AND relay_due + CASE fate WHEN 'waiting' THEN 0 ELSE ?2 END <= ?1",
-            (relay_ms, _MARGIN_MS),
-        ).fetchall()
+        rows = vault.run(_DUE, (relay_ms, _MARGIN_MS)).fetchall()
         for message_id, fate, saved_at, expires_at in rows:
             life = expires_at - saved_at + (_MARGIN_MS if fate == "accepted" else 0)
             if not 0 <= now_ms - saved_at < life:  # a clock that went back says nothing of how long it has been

@@ -15,7 +15,7 @@ from aimessage.errors import AimessageError
 
 __all__ = ["Showing", "showing"]
 
-_BATCH = 32
+_BATCH = 128
 _SOON_SECONDS = 0.02
 """How long a fast consumer's shown messages may wait for one commit; until then they are in its worker's notes."""
 

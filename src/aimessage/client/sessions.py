@@ -29,7 +29,7 @@ async def begin_session(
     now = here.clock.now()
     bundle = verify_bundle(answer.bundle, here.address(recipient), now=now, least_epoch=least_epoch)
     pair = verify_pair(answer.pair, bundle) if answer.pair else None
-    with here.vault.transaction() as vault:
+    with here.vault.transaction(lasting=False) as vault:  # the commit that keeps what is sealed in it keeps it too
         peer = vault.peer(here.address(recipient))
         if not wanted(vault, peer, identity_of(bundle)):
             return  # nothing is left that this key may have: it is not pinned either

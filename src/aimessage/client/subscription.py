@@ -16,7 +16,7 @@ from aimessage.wire.limits import PAIRS_PER_STOCK
 
 __all__ = ["Subscription", "renew_vault"]
 
-_BATCH = 64
+_BATCH = 200
 _HELD = 250  # of a relay's window of 1 000 entries and 1 MiB
 _HELD_BYTES = 256 << 10
 _BATCHING_SECONDS = 0.03

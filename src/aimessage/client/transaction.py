@@ -15,6 +15,9 @@ __all__ = ["Peer", "Transaction"]
 _PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, reset_at, presented, met_at, turned_away"
 
 
+_DRAWN_BYTES = 192  # a dozen nonces: most transactions seal no more
+
+
 class Peer:
     """One peer's row, opened; write it back with `Transaction.save_peer`.
 
@@ -25,11 +28,12 @@ class Peer:
 
     __slots__ = (
         *("contact", "conversation", "epoch", "kept", "met_at", "pin", "presented", "reset_at", "sent_sequence"),
-        *("trust", "turned_away"),
+        *("name", "trust", "turned_away"),
     )
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
+        self.name: Username = conversation.peer.username
         self.pin: bytes | None = None
         self.trust = "first-use"
         self.contact = "none"
@@ -40,11 +44,6 @@ class Peer:
         self.met_at = 0
         self.turned_away = 0
         self.kept: object = None
-
-    @property
-    def name(self) -> Username:
-        """The peer's username."""
-        return self.conversation.peer.username
 
     @property
     def is_contact(self) -> bool:
@@ -65,10 +64,18 @@ class Transaction:
         self.run_many = database.executemany
         self._storage = storage
         self._entropy = entropy
+        self._drawn = b""
+
+    def _draw(self, count: int) -> bytes:
+        """Return *count* random bytes, each of them once: they are drawn for many seals of one transaction together."""
+        if len(self._drawn) < count:
+            self._drawn = self._entropy(max(count, _DRAWN_BYTES))
+        drawn, self._drawn = self._drawn[:count], self._drawn[count:]
+        return drawn
 
     def seal(self, place: str, key: bytes, value: bytes) -> bytes:
         """Return *value* sealed for its *place*: table and column, and the row's *key*."""
-        return self._storage.seal(value, place.encode() + b"\0" + key, self._entropy)
+        return self._storage.seal(value, place.encode() + b"\0" + key, self._draw)
 
     def unseal(self, place: str, key: bytes, sealed: bytes) -> bytes:
         """Return what `seal` sealed. Raises VaultDamaged: another token's, another place's, or damaged."""
