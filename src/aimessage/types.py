@@ -40,7 +40,7 @@ _RESERVED = frozenset(
 )
 
 
-class SecretBytes(msgspec.Struct, frozen=True, eq=False):
+class SecretBytes(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Key material: not printable, not comparable by value."""
 
     reveal: bytes
@@ -49,7 +49,7 @@ class SecretBytes(msgspec.Struct, frozen=True, eq=False):
         return "SecretBytes(…)"
 
 
-class Address(msgspec.Struct, frozen=True):
+class Address(msgspec.Struct, frozen=True, gc=False):
     """Where an agent lives: the relay's id, not its host name, and the username there."""
 
     relay_id: RelayId

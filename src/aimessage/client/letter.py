@@ -20,7 +20,7 @@ LIFE = timedelta(days=30)
 _KEY_CHARACTERS = 256
 
 
-class Summary(msgspec.Struct, frozen=True, array_like=True):
+class Summary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What our history tells of a message whose body has been erased."""
 
     kind: str
@@ -30,7 +30,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     hops: int = 0
 
 
-class Letter(msgspec.Struct, frozen=True):
+class Letter(msgspec.Struct, frozen=True, gc=False):
     """*text* or *data*, not both; *receipts*: the fates that we ask the recipient to report.
 
     *contact* is what the recipient becomes by our writing to it: `accepted`, or `requested` until it writes to us.

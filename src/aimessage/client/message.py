@@ -30,7 +30,7 @@ class Replier(Protocol):
         ...
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One incoming message. `content_trust` is always untrusted: `from_trust` speaks of the key only."""
 
     id: str
@@ -99,7 +99,7 @@ class Message(msgspec.Struct, frozen=True):
         return values
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """What the inbox knows of a message without opening its body; *received_at* in milliseconds since 1970."""
 
     row: int

@@ -22,7 +22,7 @@ class Place(Enum):
     LATE = auto()
 
 
-class Heard(msgspec.Struct, frozen=True):
+class Heard(msgspec.Struct, frozen=True, gc=False):
     """What we have heard of one vault of one sender: *next* is the sequence that comes next."""
 
     vault_id: bytes

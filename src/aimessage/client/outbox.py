@@ -22,7 +22,7 @@ _FEW = 8
 _LOOKED_AT = 600
 
 
-class Draft(msgspec.Struct, frozen=True, eq=False):
+class Draft(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One message that is to be saved. *prefix* is the fingerprint of a self-certifying address; it stays with the row,
     whichever command sends it. With *awaited_until* (milliseconds since 1970) its answer is kept for us. A caller that
     may have to try again elsewhere, not knowing whether it was saved, has *chosen* its id: it is saved once.

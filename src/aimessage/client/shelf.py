@@ -40,7 +40,7 @@ _MOVED = (
 )
 
 
-class Content(msgspec.Struct, frozen=True, array_like=True):
+class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the inbox keeps of a message, sealed at rest."""
 
     body: Body | None
@@ -49,7 +49,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     trust: str = "first-use"
 
 
-class Arrival(msgspec.Struct):
+class Arrival(msgspec.Struct, gc=False):
     """One new row. *wants*: receipts that its sender asked for; *held*: the relay's copy lives until it is handled.
 
     *answers* is the id of the message that it answers; *due* ends the states `held` and `asked`, in milliseconds since

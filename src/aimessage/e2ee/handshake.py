@@ -22,7 +22,7 @@ _FIXED_PREFIX = b"\xff" * 32
 _SALT = bytes(32)
 
 
-class PrekeyPart(msgspec.Struct, frozen=True):
+class PrekeyPart(msgspec.Struct, frozen=True, gc=False):
     """What every message of a session carries until its initiator has heard an answer.
 
     *order* is the session's place among all that these two start: both sides follow the highest that they know, so

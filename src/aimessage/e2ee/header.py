@@ -22,7 +22,7 @@ _KEM_PUBLIC, _KEM_CIPHERTEXT, _PREKEY = 1, 2, 4
 _FIXED = Struct(f"!BB{SESSION_ID_BYTES}s{dh.KEY_BYTES}sII{SALT_BYTES}s")
 
 
-class Header(msgspec.Struct, frozen=True):
+class Header(msgspec.Struct, frozen=True, gc=False):
     """One message's place in its session; *number* counts in its chain, *before* is the previous chain's length."""
 
     session_id: bytes

@@ -42,7 +42,7 @@ class Token(msgspec.Struct, frozen=True, eq=False):
         return _PREFIX + b32encode(self.secret.reveal + _checksum(self.secret.reveal)).decode().lower()
 
 
-class Identity(msgspec.Struct, frozen=True):
+class Identity(msgspec.Struct, frozen=True, gc=False):
     """An agent's public identity: the Ed25519 key that signs and the X25519 key that agrees, 32 bytes each."""
 
     signing_key: bytes

@@ -27,7 +27,7 @@ KEM_AFTER_MESSAGES = 50
 KEM_AFTER_MS = 3_600_000
 
 
-class SkippedChain(msgspec.Struct, frozen=True, array_like=True):
+class SkippedChain(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Keys of messages that a chain jumped over: number → (message key, when it was skipped in ms)."""
 
     dh: bytes
@@ -39,7 +39,7 @@ class _Rooted(NamedTuple):
     chain: bytes
 
 
-class Ratchet(msgspec.Struct, frozen=True, array_like=True):
+class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One session's keys. Empty bytes mean: none yet."""
 
     root: bytes

@@ -29,7 +29,7 @@ _HIGHEST_ORDER = 1 << 62
 _ATTEMPTS = range(1 << 16)
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """A sealed message as the relay delivered it."""
 
     sender: Username
@@ -38,7 +38,7 @@ class Envelope(msgspec.Struct, frozen=True):
     sealed: bytes
 
 
-class Session(msgspec.Struct, frozen=True, array_like=True):
+class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One end-to-end session. *prekey* is sent along until the peer has answered."""
 
     session_id: bytes
@@ -61,7 +61,7 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
         return self.associated_data + u8(direction) + message_id + u16(attempt)
 
 
-class Conversation(msgspec.Struct, frozen=True, array_like=True):
+class Conversation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All sessions with one peer, the sending one first.
 
     *lead* is the highest order of a session that either side started, as far as we know, and *lead_id* that session's
@@ -196,7 +196,7 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(self, sessions=sessions, lead=order, lead_id=session.session_id)
 
 
-class Opened(msgspec.Struct, frozen=True):
+class Opened(msgspec.Struct, frozen=True, gc=False):
     """What opening gave: save the conversation, delete the used pair's secrets, and only then ack.
 
     *used_pair* is the reference (32 bytes) of the one-time pair that this session consumed.

@@ -79,7 +79,7 @@ def decode_text(octets: bytes) -> str:
 
 
 def _refusals(text: str) -> list[int]:
-    if text.isascii() and text.translate({10: None, 9: None}).isprintable():
+    if text.isascii() and (text.isprintable() or text.translate({10: None, 9: None}).isprintable()):
         return []
     found: list[int] = []
     marks = 0
