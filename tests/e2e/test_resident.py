@@ -240,6 +240,29 @@ def test_who_asks_for_another_way_than_the_residents_goes_itself(
     assert heard(home, bobby, 1) == ["by myself"]
 
 
+def test_a_resident_of_another_way_serves_those_alone_who_ask_for_that_way(
+    relay: Relay, home: Home, pair: tuple[str, str]
+) -> None:
+    alice, bobby = pair
+    other = f"ws://127.0.0.1:{relay.port}"
+    home.run("up", "-a", alice, "-s", other).ok()
+    home.run("send", "-a", alice, "-t", bobby, "-m", "as it is remembered").ok()
+    assert sent_by_resident(home, alice) == 0
+    home.run("send", "-a", alice, "-t", bobby, "-m", "as the resident goes", "-s", f"{other}/").ok()
+    assert sent_by_resident(home, alice) == 1
+    assert heard(home, bobby, 2) == ["as it is remembered", "as the resident goes"]
+
+
+def test_a_resident_makes_nobody_look_online(relay: Relay, home: Home, pair: tuple[str, str]) -> None:
+    alice, bobby = pair
+    home.run("up", "-a", alice).ok()
+    until(lambda: (seen := look_for(directory_of(home, alice))) is not None and seen.is_linked)
+    with home.start("listen", "-a", bobby) as listening:
+        until(lambda: bobby in home.run("users", "-a", alice).ok().text.split())
+        assert alice not in home.run("users", "-a", bobby).ok().text.split()
+        listening.terminate()
+
+
 def test_what_waits_for_a_relay_leaves_when_it_is_back_and_only_once(tmp_path: Path, home: Home) -> None:
     with running_relay(tmp_path / "relay") as relay:
         for name in ("alice", "bobby"):

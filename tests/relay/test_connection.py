@@ -232,11 +232,14 @@ async def test_the_newest_subscription_supersedes_the_older_link(tmp_path: Path)
     assert stale.code == "generation_stale"
 
 
-async def test_users_shows_who_is_there_and_who_is_registered(tmp_path: Path) -> None:
-    async with running_relay(tmp_path) as url, Peer(url, "alice") as alice:
+async def test_users_shows_who_receives_and_who_is_registered(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as url, Peer(url, "alice") as alice, Peer(url, "carol") as carol:
+        await carol.register()  # and does not subscribe: what is sent to her would wait
         await alice.register()
+        await alice.subscribe()
         async with Peer(url, "bobby") as bobby:
             await bobby.register()
+            await bobby.subscribe()
             alice.send(ListUsers(alice.next_id()))
             both = await alice.expect(Users)
         rows: list[UserRow] = []
@@ -246,7 +249,7 @@ async def test_users_shows_who_is_there_and_who_is_registered(tmp_path: Path) ->
                 rows = (await alice.expect(Users)).rows
 
     assert both.rows == [UserRow("alice", True), UserRow("bobby", True)]
-    assert rows == [UserRow("alice", True), UserRow("bobby", False)]
+    assert rows == [UserRow("alice", True), UserRow("bobby", False), UserRow("carol", False)]
 
 
 async def test_the_sealed_state_is_kept_by_version(tmp_path: Path) -> None:

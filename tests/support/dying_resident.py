@@ -17,7 +17,8 @@ async def main() -> None:
     home, agent, number, edge = sys.argv[1:]
     settings = Settings(home=Path(home), agent=agent)
     (settings.directory / DOOR).unlink(missing_ok=True)
-    resident = Resident(dying(settings, int(number), edge), dialling_words(os.environ), [])
+    here = dying(settings, int(number), edge)
+    resident = Resident(here, here.profile.server, dialling_words(os.environ), [])
     async with resident.at(bound(str(settings.directory))):
         say("ready")
         await resident.until_over(timedelta(minutes=1))

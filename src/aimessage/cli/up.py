@@ -66,7 +66,10 @@ async def _stay(shared: Shared, idle: timedelta) -> int:
             asyncio.get_running_loop().add_signal_handler(each, end)
         _show(shared, profile, pid=os.getpid(), was_up=False)
 
-    why = await stay(shared.settings(), os.environ, idle, ready)
+    environ = dict(os.environ)
+    if shared.ca_file is not None:  # whoever believes other authorities goes by itself
+        environ["AIMESSAGE_CA_FILE"] = str(shared.ca_file)
+    why = await stay(shared.settings(), environ, idle, ready)
     if why == "there":
         return _show(shared, profile, pid=_pid(profile), was_up=True)
     shared.screen.talk(f"{profile.username} is down: {_WHY[why]}")

@@ -12,7 +12,7 @@ __all__ = ["users"]
 @click.option("--all", "everyone", is_flag=True, help="Also those who are registered and not online.")
 @shared_options
 def users(shared: Shared, everyone: bool) -> None:
-    """List the agents that are online."""
+    """List the agents that are online: those whose mail somebody takes in now."""
     run_async(_list(shared, everyone))
 
 

@@ -45,8 +45,8 @@ class Connection:
     """One link. The transport calls the handler methods; `run` is its one task, owned by the service."""
 
     __slots__ = (
-        "_arrived", "_bucket", "_challenge", "_desk", "_gone", "_inbox", "_link", "_metrics", "_order", "_outflow",
-        "_outflow_task", "_pings", "_receipts", "_room", "_socket", "guest",
+        "_arrived", "_bucket", "_challenge", "_desk", "_gone", "_inbox", "_is_online", "_link", "_metrics", "_order",
+        "_outflow", "_outflow_task", "_pings", "_receipts", "_room", "_socket", "guest",
     )  # fmt: skip
 
     def __init__(self, desk: Desk, guest: Guest) -> None:
@@ -63,6 +63,7 @@ class Connection:
         self._arrived = Bell()
         self._room: asyncio.Event | None = None  # made when it is first waited for: most links never are
         self._gone = False
+        self._is_online = False  # an agent is online while a link of its receives
         self._outflow: Outflow | None = None
         self._outflow_task: asyncio.Task[None] | None = None
         self._challenge = desk.challenge()
@@ -206,7 +207,7 @@ class Connection:
                 if self._outflow_task is not None:
                     self._outflow_task.cancel()
         finally:
-            await asyncio.shield(self._desk.leave(owner, self))
+            await asyncio.shield(self._desk.leave(owner, self, arrived=self._is_online))
 
     async def _answer_all(self, owner: Username, tasks: asyncio.TaskGroup) -> None:
         while (first := await self._next()) is not None:
@@ -291,6 +292,9 @@ class Connection:
 
     async def _subscribe(self, owner: Username, request: Subscribe, tasks: asyncio.TaskGroup) -> None:
         try:
+            if not self._is_online:
+                self._is_online = True
+                await self._desk.arrive(owner)  # first: what changes from now on is heard of
             answer = await self._desk.activate(owner, request)
         except RelayUnavailable as error:
             answer = _refused(request.id, error)

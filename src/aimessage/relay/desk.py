@@ -158,12 +158,16 @@ class Desk:
         self.hub.join(owner, link)
         if await self.store.standings.of(owner) is not Standing.GOOD:  # decided since its login
             link.say_bye(Blocked.code, _SHUT_OUT)
+
+    async def arrive(self, owner: Username) -> None:
+        """A link of *owner* is about to receive: from now on it is online."""
         await self._store.presence.arrive(owner)
 
-    async def leave(self, owner: Username, link: Link) -> None:
-        """Undo `join`."""
+    async def leave(self, owner: Username, link: Link, *, arrived: bool) -> None:
+        """Undo `join`, and `arrive` if the link has *arrived*."""
         self.hub.leave(owner, link)
-        await self._store.presence.leave(owner)
+        if arrived:
+            await self._store.presence.leave(owner)
 
     async def change_standing(self, owner: Username, standing: Standing) -> None:
         """Decide about an account, from now on and on every link of its."""

@@ -273,10 +273,10 @@ class Standings(Protocol):
 
 
 class Presence(Protocol):
-    """Who has a link, on any relay; a hint, not durable."""
+    """Who receives on a link, at any relay; a hint, not durable."""
 
     async def arrive(self, owner: Username) -> None:
-        """One more link of *owner* is open here."""
+        """One more link of *owner* receives here."""
         ...
 
     async def leave(self, owner: Username) -> None:
@@ -284,7 +284,7 @@ class Presence(Protocol):
         ...
 
     async def online(self) -> frozenset[Username]:
-        """Return everybody with a link."""
+        """Return everybody who receives."""
         ...
 
     async def relays(self) -> int:

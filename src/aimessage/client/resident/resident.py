@@ -59,7 +59,8 @@ async def stay(
     try:
         (profile.directory / DOOR).unlink(missing_ok=True)  # of one that was killed: the lock is ours
         here = open_here(profile, settings.passphrase)
-        resident = Resident(here, dialling_words(environ), notices)
+        remembered = load_profile(replace(settings, server=None)).server
+        resident = Resident(here, remembered, dialling_words(environ), notices)
         try:
             async with resident.at(bound(str(profile.directory))):
                 on_ready(resident.end)
@@ -72,10 +73,15 @@ async def stay(
 
 
 class Resident:
-    """What one such process knows. *dialling* is what its environment says of the way to the relay."""
+    """What one such process knows.
 
-    def __init__(self, here: Here, dialling: bytes, notices: list[str]) -> None:
+    *remembered* is the relay's address as a command without one would dial it, *dialling* what the resident's own
+    environment says of the way there.
+    """
+
+    def __init__(self, here: Here, remembered: str, dialling: bytes, notices: list[str]) -> None:
         self._here = here
+        self._remembered = remembered
         self._dialling = dialling
         self._notices = notices
         self._files = _files(here.profile)
@@ -198,9 +204,10 @@ class Resident:
         if words["version"] != __version__.encode() or words["dialling"] != self._dialling:
             return False
         try:
-            return not words["server"] or normal_server(words["server"].decode()) == self._here.profile.server
+            server = normal_server(words["server"].decode()) if words["server"] else self._remembered
         except BadValue:
             return False
+        return server == self._here.profile.server
 
     async def _carry(self, words: Mapping[str, bytes], writer: asyncio.StreamWriter) -> None:
         chosen, saved = errands.message_id_of(words), MessageId(b"")
