@@ -20,10 +20,13 @@ from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
 from aimessage.client.handover import Handover
 from aimessage.client.inbox import take_in
+from aimessage.client.link import Link
 from aimessage.client.profile import load_profile
 from aimessage.client.subscription import Subscription
 from aimessage.errors import (
     BadValue,
+    Blocked,
+    EmptyMessage,
     NoIdentity,
     PeerIdentityChanged,
     RecipientUnknown,
@@ -33,7 +36,7 @@ from aimessage.errors import (
     VaultNewer,
 )
 from aimessage.types import Username
-from aimessage.wire.frames import Deliver
+from aimessage.wire.frames import BundleAnswer, Deliver
 from support.machines import QUIET, Machine
 from support.relay import running_relay
 
@@ -333,3 +336,34 @@ async def test_notes_that_were_committed_before_a_death_are_cleared_away(tmp_pat
         await alice.send("bobby", "hello")
         assert [message.text for message in await bobby.heard(1)] == ["hello"]
         assert not dead.exists()
+
+
+async def test_a_first_message_asks_once_for_the_bundle_and_what_is_refused_here_asks_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    look_up = Link._look_up
+
+    async def counted(link: Link, recipient: Username) -> BundleAnswer:
+        asked.append(recipient)
+        return await look_up(link, recipient)
+
+    monkeypatch.setattr(Link, "_look_up", counted)
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby, _ = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby", "carol")
+        async with connect(alice.settings) as me:
+            await me.users()  # a link is open
+            me.contact_block("carol")
+            with pytest.raises(Blocked):
+                await me.send("carol", "never")
+            with pytest.raises(EmptyMessage):
+                await me.send("bobby", "")
+            assert asked == []
+            with pytest.raises(RecipientUnknown):
+                await me.send("nobody-here", "hello")
+            assert set(asked) == {"nobody-here"}
+            asked.clear()
+            await asyncio.gather(*(me.send("bobby", f"hello {at}") for at in range(3)))
+            await me.send("bobby", "again")
+            assert asked == ["bobby"]
+        assert len(await bobby.heard(4)) == 4

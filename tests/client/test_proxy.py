@@ -53,7 +53,7 @@ async def test_a_relay_with_tls_is_dialled_through_the_proxy_and_verified_by_its
         alice = settings(tmp_path, SECURE, **trust)
         await register(alice, "alice")
         async with connect(alice) as me:
-            assert [user.username for user in await me.users()] == ["alice"]
+            assert [user.username for user in await me.users(everyone=True)] == ["alice"]
         assert set(proxy.asked) == {"relay.example:443"}
         other = await refusal(tmp_path / "other", "wss://other.example", **trust)
         assert "is for another host" in str(other)

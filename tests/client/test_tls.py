@@ -108,11 +108,11 @@ async def test_commands_take_the_authority_from_flag_and_environment(tmp_path: P
         unnamed = ["register", "-a", "bella", "-u", "bella", "-s", server, "--json"]
         (await typed(home, *unnamed, SSL_CERT_FILE=ours)).ok()
         believed: list[tuple[list[str], dict[str, str]]] = [
-            (["--ca-file", ours, "users"], {}),
-            (["users"], {"AIMESSAGE_CA_FILE": ours}),
-            (["users", "--ca-file", ours], {"AIMESSAGE_CA_FILE": other}),
-            (["users"], {}),  # remembered by register
-            (["users", "-a", "bella"], {"SSL_CERT_FILE": ours}),
+            (["--ca-file", ours, "users", "--all"], {}),
+            (["users", "--all"], {"AIMESSAGE_CA_FILE": ours}),
+            (["users", "--all", "--ca-file", ours], {"AIMESSAGE_CA_FILE": other}),
+            (["users", "--all"], {}),  # remembered by register
+            (["users", "--all", "-a", "bella"], {"SSL_CERT_FILE": ours}),
         ]
         for arguments, environ in believed:
             assert (await typed(home, *arguments, **environ)).ok().talk == ""

@@ -187,6 +187,12 @@ class IslandLink:
             self._lose()
         return answer
 
+    async def bundle(self, recipient: Username) -> BundleAnswer:
+        """Look somebody up."""
+        found = await self.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
+        assert isinstance(found, BundleAnswer)
+        return found
+
     def room(self, *, receipts: bool = False) -> int:
         """Several at once, so that a lot can be lost in its middle."""
         return 3

@@ -47,7 +47,7 @@ class Agent:
         self._connection = Connection(here)
         self._changes = Changes(here.vault)
         self._sender = Sender(here, self._connection)
-        self._saving = SharedSaving(here, lambda: self._connection.is_open)
+        self._saving = SharedSaving(here, self._connection)
         self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
 
     @property

@@ -18,7 +18,18 @@ from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
 from aimessage.errors import AimessageError, LinkLost, NotARelay
-from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, RelayFrame, Welcome
+from aimessage.types import Username
+from aimessage.wire.frames import (
+    BundleAnswer,
+    Bye,
+    ClientFrame,
+    FetchBundle,
+    Prove,
+    Proved,
+    Refused,
+    RelayFrame,
+    Welcome,
+)
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES, PIPELINE_BYTES
 from aimessage.wire.link import ClientLink, LinkFailed
 from aimessage.wire.websocket import ClientWebSocket, SocketClosed, SocketFailed, SocketOpened, SocketRefused
@@ -73,6 +84,10 @@ class BlockingLink:
         if isinstance(result, AimessageError):
             raise result
         return result
+
+    async def bundle(self, recipient: Username) -> BundleAnswer:
+        """Look *recipient*'s bundle up, with a one-time pair. Raises as `request`."""
+        return await self.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
 
     def room(self, *, receipts: bool = False) -> int:
         """Return how many requests (or *receipts*) may go now without waiting for the relay's pace; at least one."""

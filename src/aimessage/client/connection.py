@@ -7,6 +7,7 @@ from aimessage.client import fates
 from aimessage.client.account import Here, Live, proof, relay_clock
 from aimessage.client.link import open_link
 from aimessage.client.links import OpenLink
+from aimessage.types import Username
 from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
 
 __all__ = ["Connected", "Connection", "log_in"]
@@ -54,6 +55,11 @@ class Connection:
     async def link(self) -> OpenLink:
         """Return the link of `get`."""
         return (await self.get()).link
+
+    def expect_bundle(self, recipient: Username) -> None:
+        """Ask for *recipient*'s bundle now, if there is a link."""
+        if self._now is not None and not self._now.link.is_lost:
+            self._now.link.expect_bundle(recipient)
 
     def close(self) -> None:
         """Close the link; the next `get` opens another."""

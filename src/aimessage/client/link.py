@@ -27,13 +27,32 @@ from aimessage.errors import (
     NotARelay,
     RelayUnreachable,
 )
-from aimessage.wire.frames import Bye, ClientFrame, Prove, Proved, Refused, Register, RelayFrame, Welcome
+from aimessage.types import Username
+from aimessage.wire.frames import (
+    BundleAnswer,
+    Bye,
+    ClientFrame,
+    FetchBundle,
+    Prove,
+    Proved,
+    Refused,
+    Register,
+    RelayFrame,
+    Welcome,
+)
 from aimessage.wire.limits import ANNOUNCED_MESSAGE_BYTES
 from aimessage.wire.link import ClientLink, LinkFailed
 
 __all__ = ["Link", "dialled_host", "open_link"]
 
 _AnswerT = TypeVar("_AnswerT")
+_EXPECTED_SECONDS = 2.0  # how long a bundle that was asked for in advance is good
+
+
+def _heed(asking: "asyncio.Future[BundleAnswer]") -> None:
+    """What came of it concerns whoever takes it; if nobody does, nobody."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 @dataclass(eq=False)
@@ -49,6 +68,7 @@ class Link(WSListener):
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _waiting: dict[int, "asyncio.Future[RelayFrame]"] = field(default_factory=dict)
     _paces: Paces = field(default_factory=Paces)
+    _expected: dict[Username, "asyncio.Future[BundleAnswer]"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -106,6 +126,22 @@ class Link(WSListener):
         if isinstance(result, AimessageError):
             raise result
         return result
+
+    def expect_bundle(self, recipient: Username) -> None:
+        """Ask for *recipient*'s bundle now: whoever wants it soon need not wait for it."""
+        if recipient not in self._expected:
+            asking = asyncio.ensure_future(self._look_up(recipient))
+            asking.add_done_callback(_heed)
+            self._expected[recipient] = asking
+            asyncio.get_running_loop().call_later(_EXPECTED_SECONDS, self._expected.pop, recipient, None)
+
+    async def bundle(self, recipient: Username) -> BundleAnswer:
+        """Look *recipient*'s bundle up, with a one-time pair. Raises as `request`."""
+        expected = self._expected.pop(recipient, None)
+        return await (expected or self._look_up(recipient))
+
+    async def _look_up(self, recipient: Username) -> BundleAnswer:
+        return await self.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
 
     def room(self, *, receipts: bool = False) -> int:
         """Return how many requests (or *receipts*) may go now without waiting for the relay's pace; at least one."""

@@ -14,7 +14,8 @@ from aimessage.errors import (
     RemoteProtocolError,
     error_from_code,
 )
-from aimessage.wire.frames import Bye, ClientFrame, MailClass, Post, Refused, RelayFrame
+from aimessage.types import Username
+from aimessage.wire.frames import BundleAnswer, Bye, ClientFrame, MailClass, Post, Refused, RelayFrame
 from aimessage.wire.limits import RECEIPTS_FACTOR, Limits
 
 __all__ = [
@@ -55,6 +56,10 @@ class OpenLink(Protocol):
 
         Raises the error that the relay refuses with, or LinkLost.
         """
+        ...
+
+    async def bundle(self, recipient: Username) -> BundleAnswer:
+        """Look *recipient*'s bundle up, with a one-time pair. Raises as `request`."""
         ...
 
     def room(self, *, receipts: bool = False) -> int:

@@ -9,7 +9,6 @@ from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.prekeys import identity_of, verify_bundle, verify_pair
 from aimessage.types import Username
-from aimessage.wire.frames import BundleAnswer, FetchBundle
 
 __all__ = ["begin_session"]
 
@@ -25,7 +24,7 @@ async def begin_session(
     """
     with here.vault.reading() as vault:
         least_epoch = vault.peer(here.address(recipient)).epoch
-    answer = await link.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
+    answer = await link.bundle(recipient)
     now = here.clock.now()
     bundle = verify_bundle(answer.bundle, here.address(recipient), now=now, least_epoch=least_epoch)
     pair = verify_pair(answer.pair, bundle) if answer.pair else None

@@ -87,7 +87,7 @@ class Resident:
         self._files = _files(here.profile)
         self._connection = Connection(here)
         self._sender = Sender(here, self._connection)
-        self._saving = SharedSaving(here, lambda: self._connection.is_open)
+        self._saving = SharedSaving(here, self._connection)
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._trouble: AimessageError | None = None
         self._serving: set[asyncio.Task[None]] = set()
