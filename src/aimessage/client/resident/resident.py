@@ -109,7 +109,7 @@ class Resident:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def until_over(self, idle: timedelta) -> str:
-        """Return why this is over: stopped, idle or replaced."""
+        """Return why this is over: stopped, idle (nothing was sent for so long) or replaced."""
         while True:
             left = idle.total_seconds() - (self._here.clock.monotonic() - self._asked_at)
             if idle and left <= 0 and not self._serving:
@@ -157,7 +157,6 @@ class Resident:
             async with asyncio.timeout(_HEAR_SECONDS):
                 size = int.from_bytes(await reader.readexactly(4), "big")
                 words = unpacked(await reader.readexactly(min(size, FRAME_BYTES)))
-            self._asked_at = self._here.clock.monotonic()
             match words.get("ask"):
                 case b"send":
                     await self._send(words, reader, writer)
@@ -170,7 +169,6 @@ class Resident:
         except (OSError, EOFError, ValueError, KeyError, TimeoutError):
             return  # whoever asked has gone, or speaks another tongue: it helps itself
         finally:
-            self._asked_at = self._here.clock.monotonic()
             writer.close()
 
     def _hello(self) -> dict[str, bytes]:
@@ -190,6 +188,7 @@ class Resident:
         try:
             await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._asked_at = self._here.clock.monotonic()
             leaving.cancel()
             sending.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
