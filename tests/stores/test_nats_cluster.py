@@ -12,6 +12,7 @@ import pytest
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import StorageType, StreamConfig
+from nats.js.errors import BadRequestError
 
 from endurance.shared_claims import claim_everything
 from support.nats_cluster import NatsCluster, Node, running_cluster
@@ -28,6 +29,20 @@ async def client_of(node: Node, stack: AsyncExitStack) -> JetStreamContext:
     )
     stack.push_async_callback(connected.close)
     return connected.jetstream(timeout=2)
+
+
+async def make_stream(client: JetStreamContext) -> None:
+    """Make the stream as soon as every node is there for it: NATS may call one offline that it has just heard of."""
+    config = StreamConfig(name=STREAM, subjects=[STREAM], num_replicas=3, storage=StorageType.FILE)
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await client.add_stream(config)
+            except BadRequestError as error:
+                assert "offline" in str(error)
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 async def published(client: JetStreamContext, key: str, over: asyncio.Event) -> bool:
@@ -115,9 +130,7 @@ async def test_a_fault_of_the_leader_costs_a_pause_and_nothing_acknowledged(
 
     async with running_cluster(tmp_path) as cluster, AsyncExitStack() as stack:
         clients = [await client_of(node, stack) for node in cluster.nodes]
-        await clients[0].add_stream(
-            StreamConfig(name=STREAM, subjects=[STREAM], num_replicas=3, storage=StorageType.FILE)
-        )
+        await make_stream(clients[0])
         async with asyncio.TaskGroup() as tasks:
             for client in clients:
                 tasks.create_task(publish_on(client))
