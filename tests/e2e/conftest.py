@@ -1,8 +1,12 @@
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from aimessage.client.resident.calling import look_for
+from aimessage.client.resident.door import DOOR
 from support.commands import Home, Relay, running_relay
 
 
@@ -20,3 +24,12 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Home:
     return Home(tmp_path / "elsewhere")
+
+
+@pytest.fixture(autouse=True)
+def no_resident_stays_behind(tmp_path: Path) -> Iterator[None]:
+    """End the residents that a test has left."""
+    yield
+    for door in tmp_path.rglob(DOOR):
+        if (seen := look_for(door.parent)) is not None:
+            os.kill(seen.pid, signal.SIGKILL)

@@ -23,15 +23,6 @@ NOBODY = 65534
 MOST_COMMITS = 40
 
 
-@pytest.fixture(autouse=True)
-def nobody_stays_behind(tmp_path: Path) -> Iterator[None]:
-    """End the residents of a test that failed."""
-    yield
-    for door in tmp_path.rglob(DOOR):
-        if (seen := look_for(door.parent)) is not None:
-            os.kill(seen.pid, signal.SIGKILL)
-
-
 @pytest.fixture
 def pair(relay: Relay, home: Home) -> Iterator[tuple[str, str]]:
     """Two agents of this test's own, without a resident yet; afterwards without one again."""
