@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from aimessage.client import Agent, Entry, Letter, Sent, connect
 from aimessage.client.fates import _DUE, expire
-from aimessage.client.outbox import save
+from aimessage.client.outbox import Draft, save, save_all
 from aimessage.clock import SystemClock
 from aimessage.errors import BadValue, IdempotencyConflict, MailboxFull, MessageUnknown, RelayUnreachable, TimedOut
-from aimessage.types import Username, message_id_text
+from aimessage.types import MessageId, Username, message_id_text
 from support.machines import QUIET, Machine, eventually
 from support.relay import running_relay
 
@@ -141,6 +141,18 @@ async def test_one_key_in_one_commit_is_one_message(tmp_path: Path) -> None:
         assert len({each.id for each in same if isinstance(each, Sent)}) == 1
         assert isinstance(other, IdempotencyConflict)
         assert [message.text for message in await bobby.heard(2)] == ["first", "pay"]
+
+
+async def test_an_id_that_was_chosen_is_one_message_within_a_commit_and_behind_it(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        [alice] = await Machine.enrolled(tmp_path / "home", url, "alice")
+        here, chosen = alice.here(), MessageId(b"c" * 16)
+        drafts = [Draft(Username("bobby"), Letter(text), chosen=chosen) for text in ("pay", "pay", "pay more")]
+        first, again, other = save_all(here, drafts)
+        [behind] = save_all(here, drafts[:1])
+        here.close()
+        assert first == again == behind == chosen
+        assert isinstance(other, IdempotencyConflict)
 
 
 async def test_many_sends_at_once_go_on_with_what_an_ended_process_left(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from aimessage.client.resident.calling import look_for
+from aimessage.client.resident.calling import holder, look_for
 from aimessage.client.resident.door import DOOR, answers, packed, unpacked
-from support.commands import Home, Outcome, Relay, running_relay
+from support.commands import BIN, Home, Outcome, Relay, running_relay
 from support.crashing import KILLED
 
 TESTS = Path(__file__).parents[1]
@@ -184,6 +184,10 @@ def test_a_resident_that_hangs_or_was_killed_is_not_waited_for(home: Home, pair:
     pid = int(str(up["pid"]))
     os.kill(pid, signal.SIGSTOP)
     home.run("send", "-a", alice, "-t", bobby, "-m", "past the sleeper").ok()
+    [told] = [
+        line for line in home.run("doctor", "-a", alice, "--json").ok().objects() if line.get("name") == "resident"
+    ]
+    assert (told["state"], told["hint"]) == ("warn", f"kill -9 {pid}")
     os.kill(pid, signal.SIGCONT)  # now it reads what nobody waits for: the same message under the same id
     until(lambda: look_for(directory_of(home, alice)) is not None)
     os.kill(pid, signal.SIGKILL)
@@ -198,6 +202,9 @@ def test_a_resident_that_hangs_or_was_killed_is_not_waited_for(home: Home, pair:
 
 def test_it_stops_when_nobody_asks_and_when_the_agent_is_another(home: Home, pair: tuple[str, str]) -> None:
     alice, bobby = pair
+    [over] = home.run("up", "-a", alice, "--idle", "1ms", "--json").ok().objects()
+    assert over["state"] in ("up", "down")  # as it was when we looked
+    until(lambda: holder(directory_of(home, alice)) is None)
     home.run("up", "-a", alice, "--idle", "300ms").ok()
     until(lambda: look_for(directory_of(home, alice)) is None)  # to be looked for does not keep it
     until(lambda: not (directory_of(home, alice) / DOOR).exists())
@@ -404,6 +411,25 @@ def test_another_user_at_the_door_is_told_nothing(
         assert os.waitstatus_to_exitcode(os.waitpid(as_nobody(ask), 0)[1]) == 0
     finally:
         directory.chmod(0o700)
+
+
+def test_who_closes_the_output_is_told_nothing_and_the_message_is_sent(home: Home, pair: tuple[str, str]) -> None:
+    alice, bobby = pair
+    home.run("up", "-a", alice).ok()
+    for number, away in enumerate(("a resident", "none")):
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [BIN / "aimessage", "send", "-a", alice, "-t", bobby, "-m", f"with {away}"],
+            env=os.environ | {"AIMESSAGE_HOME": str(home.path)},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (1, b""), number
+        home.run("down", "-a", alice).ok()
+    assert heard(home, bobby, 2) == ["with a resident", "with none"]
 
 
 def test_the_words_of_the_door_come_back_as_they_were() -> None:

@@ -27,8 +27,6 @@ def _run_plainly(plain: PlainSend) -> bool:
         code = _sent(plain)
     except KeyboardInterrupt:
         code = _INTERRUPTED
-    except BrokenPipeError:
-        code = _closed()
     except Exception as problem:  # noqa: BLE001 - the process's own boundary: each failure ends as one sentence
         code = _failed(plain, problem)
     if code is not None:
@@ -50,20 +48,14 @@ def _sent(plain: PlainSend) -> int | None:
 
 
 def _failed(plain: PlainSend, problem: Exception) -> int:
-    from aimessage.cli.endings import told
+    from aimessage.cli.endings import quietly_closed, told
     from aimessage.cli.failures import OutputClosed
     from aimessage.cli.render import Screen, prepare_streams
 
     if isinstance(problem, OutputClosed):
-        return _closed()
+        return quietly_closed()
     prepare_streams()
     return told(Screen(plain.json, flags_of(plain)), problem, os.environ)
-
-
-def _closed() -> int:
-    from aimessage.cli.endings import quietly_closed
-
-    return quietly_closed()
 
 
 def _end(code: int) -> None:

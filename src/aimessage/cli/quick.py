@@ -162,13 +162,21 @@ def _directory(plain: PlainSend, environ: "Mapping[str, str]") -> str | None:
 
 
 def _told(plain: PlainSend, message_id: str, to: str, state: str) -> int:
-    """Print the outcome, which is letters, digits and what stands here, and return the exit code of a success."""
+    """Print the outcome, which is letters, digits and what stands here, and return the exit code of a success.
+
+    Raises OutputClosed.
+    """
     line = f"Message sent to {to} ({state})"
     if plain.json:
         line = f'{{"v":1,"type":"sent","id":"{message_id}","to":"{to}","state":"{state}"}}'
     if sys.stdout is not None:  # the caller may have closed it
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError as gone:
+            from aimessage.cli.failures import OutputClosed
+
+            raise OutputClosed from gone
     return 0
 
 

@@ -22,7 +22,11 @@ __all__ = ["down", "up"]
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
-_WHY = {"stopped": "told to stop", "idle": "nobody asked", "replaced": "the agent's files are others now"}
+_WHY = {
+    "stopped": "told to stop",
+    "idle": "nothing was sent for so long",
+    "replaced": "the agent's files are others now",
+}
 
 
 @click.command(short_help="Keep this agent's link and vault warm: its sends are quicker.")
@@ -57,6 +61,7 @@ def down(shared: Shared) -> int:
 async def _stay(shared: Shared, idle: timedelta) -> int:
     import asyncio
 
+    from aimessage.client.resident.calling import holder
     from aimessage.client.resident.resident import stay
 
     profile = await _opened(shared)
@@ -71,7 +76,7 @@ async def _stay(shared: Shared, idle: timedelta) -> int:
         environ["AIMESSAGE_CA_FILE"] = str(shared.ca_file)
     why = await stay(shared.settings(), environ, idle, ready)
     if why == "there":
-        return _show(shared, profile, pid=_pid(profile), was_up=True)
+        return _show(shared, profile, pid=_pid(profile) or holder(profile.directory), was_up=True)
     shared.screen.talk(f"{profile.username} is down: {_WHY[why]}")
     return 0
 
@@ -95,18 +100,25 @@ async def _launch(shared: Shared, idle: timedelta) -> int:
 async def _started(shared: Shared, profile: "Profile", child: "subprocess.Popen[bytes]", log: Path) -> int:
     import asyncio
 
+    from aimessage.client.resident.calling import holder, silent
     from aimessage.errors import Broken
 
     try:
         async with asyncio.timeout(_START_SECONDS):
             while (pid := _pid(profile)) is None:
-                if child.poll():
+                if (code := child.poll()) is not None and code > 0:
                     shared.screen.passed_on(log.read_text("utf-8", "replace"))  # noqa: ASYNC240 - a line or two
-                    return child.returncode
+                    return code
+                if code is not None and code < 0:
+                    raise Broken("the resident was killed before it was up", hint="aimessage up --foreground")
+                if code == 0 and holder(profile.directory) is None:  # --idle was over at once
+                    return _show(shared, profile, pid=None, was_up=True)
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
-        child.kill()
-        raise Broken("the resident did not start in time", hint="aimessage up --foreground") from None
+        if child.poll() is None:
+            child.kill()
+            raise Broken("the resident did not start in time", hint="aimessage up --foreground") from None
+        raise silent(profile.directory) from None  # another one, which was there before
     return _show(shared, profile, pid=pid, was_up=pid != child.pid)
 
 

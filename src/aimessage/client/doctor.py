@@ -22,7 +22,7 @@ from aimessage.client.dialling import Dialling
 from aimessage.client.link import open_link
 from aimessage.client.prekeys import PAIRS_LOW, is_stale
 from aimessage.client.profile import Profile, load_profile
-from aimessage.client.resident.calling import is_door_there, look_for
+from aimessage.client.resident.calling import holder, is_door_there, look_for
 from aimessage.clock import SystemClock, milliseconds
 from aimessage.crypto.kem import require_support
 from aimessage.e2ee.text import reveal
@@ -205,8 +205,10 @@ def _text() -> Check:
 
 def _resident(profile: Profile) -> Check:
     seen = look_for(profile.directory)
+    if seen is None and (pid := holder(profile.directory)):
+        return Check("resident", "warn", f"pid {pid} does not answer; sends wait for it in vain", f"kill -9 {pid}")
     if seen is None and is_door_there(profile.directory):
-        return Check("resident", "warn", "it does not answer, or was killed; sends go without it", "aimessage up")
+        return Check("resident", "warn", "it was killed; sends go without it", "aimessage up")
     if seen is None:
         return Check("resident", "ok", "there is none; aimessage up makes sends quicker")
     told = f"up (pid {seen.pid}), {seen.sent} messages sent"

@@ -30,7 +30,7 @@ class Replier(Protocol):
         ...
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class Message(msgspec.Struct, frozen=True):
     """One incoming message. `content_trust` is always untrusted: `from_trust` speaks of the key only."""
 
     id: str

@@ -84,7 +84,7 @@ class _Batch:
         self._together, self._next = here.entropy(8), int.from_bytes(here.entropy(8), "big")
         self._offset = vault.counter("relay_offset")
         self._may_adopt = count < _FEW or _others_wait(here, vault)
-        self._claimed: dict[bytes, tuple[MessageId, bytes]] = {}
+        self._claimed: dict[bytes, tuple[MessageId, bytes]] = {}  # by what a repetition within this commit would name
         self._sent: list[tuple[object, ...]] = []
         self._outbox: list[tuple[object, ...]] = []
         self._admitted: set[tuple[Username, str]] = set()
@@ -115,10 +115,11 @@ class _Batch:
 
     def _known(self, claim: bytes | None, digest: bytes, chosen: MessageId | None) -> MessageId | None:
         """Return the message that this send repeats, and make it ours to send. Raises IdempotencyConflict."""
-        if claim is not None and claim in self._claimed:
-            message_id, first = self._claimed[claim]
-            _require_same(first, digest)
-            return message_id
+        for name in (claim, chosen):
+            if name is not None and name in self._claimed:
+                message_id, first = self._claimed[name]
+                _require_same(first, digest)
+                return message_id
         if claim is None and chosen is None and not self._may_adopt:
             return None
         return _known(self._here, self._vault, claim, digest, chosen)
@@ -143,8 +144,9 @@ class _Batch:
             (message_id, recipient, now_ms, due, claim, kept, now_ms, due + self._offset, digest, told, owner, pin)
         )
         self._outbox.append((message_id, recipient, int(MailClass.MESSAGE), body.expires_at, sealed, draft.prefix))
-        if claim is not None:
-            self._claimed[claim] = message_id, digest
+        for name in (claim, draft.chosen):
+            if name is not None:
+                self._claimed[name] = message_id, digest
 
     def _line(self, draft: Draft) -> Line | None:
         """Return where this message is sealed at once; it is sealed later if its address has to be compared first."""

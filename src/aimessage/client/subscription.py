@@ -69,7 +69,8 @@ class Subscription:
             for frame in frames:
                 if isinstance(frame, PairsLow):
                     self._pairs_left = min(max(frame.left, 0), PAIRS_PER_STOCK)
-            self._changes.tell()
+            if not deliveries:
+                self._changes.tell()
             if any(isinstance(frame, CaughtUp) for frame in frames):
                 on_caught_up()
 

@@ -11,7 +11,7 @@ from aimessage.client.resident.door import DOOR, answers
 from aimessage.client.resident.resident import lock_path
 from aimessage.errors import VaultUnavailable
 
-__all__ = ["Seen", "dismiss", "is_door_there", "look_for"]
+__all__ = ["Seen", "dismiss", "holder", "is_door_there", "look_for", "silent"]
 
 _LAST_SECONDS = 10.0
 _POLL_SECONDS = 0.02
@@ -42,31 +42,44 @@ def look_for(directory: Path) -> Seen | None:
     return None
 
 
+def holder(directory: Path) -> int | None:
+    """Return the process that is the resident of the agent in *directory*, whether it answers or not; None: none is.
+
+    0 for one that has only just begun.
+    """
+    path = lock_path(directory)
+    if not path.exists():
+        return None
+    lock = take_lock(path)
+    if lock is not None:
+        os.close(lock)
+        return None
+    told = path.read_text("ascii", "replace")
+    return int(told) if told.isdecimal() else 0
+
+
 async def dismiss(directory: Path) -> bool:
     """Tell the resident of the agent in *directory* to go, and return once it has; False: there was none.
 
     Raises VaultUnavailable: it does not go.
     """
-    if _is_free(directory):
+    if holder(directory) is None:
         return False
     try:
         async with asyncio.timeout(_LAST_SECONDS):
-            while not _is_free(directory):  # it may still be on its way in, and hear nothing yet
+            while holder(directory) is not None:  # it may still be on its way in, and hear nothing yet
                 await asyncio.to_thread(_tell, directory, b"stop")
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
-        raise VaultUnavailable("this agent's resident does not go", hint="aimessage doctor") from None
+        raise silent(directory) from None
     return True
+
+
+def silent(directory: Path) -> VaultUnavailable:
+    """Return what to say of a resident that does not answer."""
+    pid = holder(directory)
+    return VaultUnavailable("this agent's resident does not answer", hint=f"kill -9 {pid}" if pid else None)
 
 
 def _tell(directory: Path, word: bytes) -> list[dict[str, bytes]]:
     return list(answers(str(directory), {"ask": word}, last_seconds=_LAST_SECONDS))
-
-
-def _is_free(directory: Path) -> bool:
-    if not lock_path(directory).exists():
-        return True
-    lock = take_lock(lock_path(directory))
-    if lock is not None:
-        os.close(lock)
-    return lock is not None

@@ -57,6 +57,8 @@ async def stay(
     if lock is None:
         return "there"
     try:
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())  # for whoever has to end us from without
         (profile.directory / DOOR).unlink(missing_ok=True)  # of one that was killed: the lock is ours
         here = open_here(profile, settings.passphrase)
         remembered = load_profile(replace(settings, server=None)).server

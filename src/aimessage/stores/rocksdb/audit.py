@@ -13,7 +13,7 @@ from aimessage.octets import u64
 from aimessage.stores.ports import Findings
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
-from aimessage.stores.rocksdb.tally import decode_entry, indexed_below
+from aimessage.stores.rocksdb.mailbox import decode_entry, indexed_below
 from aimessage.stores.shapes import load_account, load_invite
 from aimessage.types import MessageId, Username
 

@@ -9,7 +9,8 @@ from aimessage.stores.ledger import expired
 from aimessage.stores.ports import CaughtUp, Posting, Receipt, Refusal, Stored
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
-from aimessage.stores.rocksdb.tally import Accounts, Entry, decode_entry
+from aimessage.stores.rocksdb.mailbox import Entry, decode_entry
+from aimessage.stores.rocksdb.tally import Accounts
 from aimessage.stores.rocksdb.writer import Writer
 from aimessage.stores.turns import in_turn
 from aimessage.types import MessageId, Position, Username
