@@ -141,6 +141,7 @@ async def test_a_fault_of_the_leader_costs_a_pause_and_nothing_acknowledged(
             await cluster.healthy()
             await more_than(acked, len(acked) + 100)
             over.set()
+        await cluster.agreed(STREAM)
         found = await kept(clients[0])
 
     assert acked <= found.keys()
