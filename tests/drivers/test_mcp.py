@@ -256,6 +256,33 @@ async def test_a_host_that_dies_in_a_wait_loses_no_message(is_answered: bool) ->
             assert message.text == "for whoever lives"
 
 
+async def test_an_answer_that_no_host_reads_to_its_end_comes_again() -> None:
+    async with network_with("alice", "bobby") as (network, (alice, bobby)):
+        reading, writing = os.pipe()  # which takes less than the answer
+        try:
+            server = await asyncio.create_subprocess_exec(
+                *(BIN / "aimessage", "mcp", "-a", "bobby", "--contact-policy", "open"),
+                stdin=asyncio.subprocess.PIPE, stdout=writing, env=os.environ | dict(network.environ),
+            )  # fmt: skip
+            assert server.stdin is not None
+            server.stdin.write(lines([*handshake(), calling("whoami", {})]))
+            heard = b""
+            while b'"whoami"' not in heard:
+                heard = await asyncio.to_thread(os.read, reading, 1 << 16)
+            await alice.send("bobby", "x" * 60_000)
+            server.stdin.write(lines([calling("wait", {"timeout": 50, "max_chars": 100_000})]))
+            assert await asyncio.to_thread(os.read, reading, 10)
+            with suppress(TimeoutError):  # time in which it could say too early that all has left
+                await asyncio.wait_for(server.wait(), 1)
+            server.kill()
+            await server.wait()
+        finally:
+            os.close(reading)
+            os.close(writing)
+        [message] = await bobby.wait(timeout=60)
+        assert message.text == "x" * 60_000
+
+
 def lines(messages: list[dict[str, Any]]) -> bytes:
     """What is written to the server."""
     return b"".join(json.dumps(each).encode() + b"\n" for each in messages)

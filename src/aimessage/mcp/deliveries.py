@@ -58,7 +58,7 @@ class Deliveries:
             self._ready[request] = messages
 
     def leaving(self, request: str | int) -> None:
-        """The answer to *request* is being written."""
+        """The answer to *request* is on its way to the writer."""
         self._leaving.add(request)
 
     def left(self, request: str | int) -> None:
@@ -116,10 +116,10 @@ class _Through(Generic[_StreamT]):
 
 
 class Watched(_Through[_Outgoing]):
-    """The stream to the host, telling what has left."""
+    """The stream to the writer, telling what goes there; whether it leaves, the writer's `Outlet` tells."""
 
     async def send(self, item: SessionMessage, /) -> None:
-        """Write one message."""
+        """Hand one message to the writer."""
         message = item.message
         if not isinstance(message, JSONRPCResponse):
             await self._inner.send(item)
@@ -130,7 +130,6 @@ class Watched(_Through[_Outgoing]):
         except BaseException:
             self._deliveries.broke(message.id)
             raise
-        self._deliveries.left(message.id)
 
 
 class Heeded(_Through[_Incoming]):

@@ -17,6 +17,7 @@ from mcp.shared.exceptions import MCPError
 from aimessage import __version__, client
 from aimessage.errors import AimessageError
 from aimessage.mcp.deliveries import Deliveries, Heeded, Watched
+from aimessage.mcp.outlet import Outlet, real_stdout
 from aimessage.mcp.shapes import schema_of
 from aimessage.mcp.tools import TOOLS, Given, Tool
 
@@ -194,8 +195,9 @@ async def serve(settings: client.Settings, *, contact_policy: str | None = None)
     host = Host(settings, contact_policy)
     server = _server(host)
     try:
-        async with stdio_server() as (incoming, outgoing):
-            heeded, watched = Heeded(incoming, host.deliveries), Watched(outgoing, host.deliveries)
-            await server.run(heeded, watched, server.create_initialization_options())
+        with real_stdout() as stdout:
+            async with stdio_server(stdout=Outlet(stdout, host.deliveries)) as (incoming, outgoing):
+                heeded, watched = Heeded(incoming, host.deliveries), Watched(outgoing, host.deliveries)
+                await server.run(heeded, watched, server.create_initialization_options())
     finally:
         await host.close()
