@@ -188,10 +188,11 @@ def test_a_resident_that_hangs_or_was_killed_is_not_waited_for(home: Home, pair:
         line for line in home.run("doctor", "-a", alice, "--json").ok().objects() if line.get("name") == "resident"
     ]
     assert (told["state"], told["hint"]) == ("warn", f"kill -9 {pid}")
-    stuck = home.run("down", "-a", alice, "--json")
-    assert (stuck.code, stuck.failure()["hint"]) == (75, f"kill -9 {pid}")
     os.kill(pid, signal.SIGCONT)  # now it reads what nobody waits for: the same message under the same id
     until(lambda: look_for(directory_of(home, alice)) is not None)
+    os.kill(pid, signal.SIGSTOP)
+    stuck = home.run("down", "-a", alice, "--json")
+    assert (stuck.code, stuck.failure()["hint"]) == (75, f"kill -9 {pid}")
     os.kill(pid, signal.SIGKILL)
     home.run("send", "-a", alice, "-t", bobby, "-m", "past the dead").ok()
     assert "was killed" in home.run("doctor", "-a", alice).ok().text

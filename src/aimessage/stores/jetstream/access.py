@@ -46,7 +46,9 @@ async def connect(access: Access) -> Client:
     problems: list[Exception] = []
 
     async def heard(problem: Exception) -> None:
-        problems[:] = [problem]
+        # Who closes after saying why may close so quickly that another try hears of the closing alone.
+        if not (problems and isinstance(problem, ConnectionError)):
+            problems[:] = [problem]
 
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):  # a node may close each try only after its handshake
