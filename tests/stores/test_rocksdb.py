@@ -1,6 +1,7 @@
 """What is RocksDB's own: reopening, crashes, damage, a full disk, and who may open it."""
 
 import asyncio
+import errno
 import os
 import shutil
 import sys
@@ -220,6 +221,29 @@ async def test_a_nearly_full_disk_refuses_what_grows_and_lets_mail_out(tmp_path:
     answers, acked = await asyncio.gather(store.mailboxes.append([post(3)]), ack)
     assert (answers, acked) == ([refused], 1)
     free[0] = 1 << 40
+    accepted((await store.mailboxes.append([post(2)]))[0])
+    await store.close()
+
+
+async def test_with_no_descriptor_to_look_at_the_disk_with_mail_still_goes_out(tmp_path: Path) -> None:
+    has_descriptors = True
+
+    def free() -> int:
+        if has_descriptors:
+            return 1 << 40
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    store = await open_rocksdb_store(tmp_path, clock=ManualClock(), free_bytes=free)
+    [answer] = await store.mailboxes.append([post(1)])
+    has_descriptors = False
+
+    ack = store.mailboxes.ack(ALICE, [(accepted(answer).position, number(1))])
+    [refused], acked = await asyncio.gather(store.mailboxes.append([post(2)]), ack)
+
+    assert isinstance(refused, Refusal)
+    assert (refused.code, acked) == ("relay_unavailable", 1)
+    assert await contents(store.mailboxes) == []
+    has_descriptors = True
     accepted((await store.mailboxes.append([post(2)]))[0])
     await store.close()
 

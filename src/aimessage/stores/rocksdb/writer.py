@@ -134,7 +134,10 @@ class Writer:
             raise StoreDamaged(self._damage.message, hint=self._damage.hint)
         if self._broken:
             return "the store does not take writes at the moment"
-        return None if self._has_room() else "the relay's disk is nearly full"
+        try:
+            return None if self._has_room() else "the relay's disk is nearly full"
+        except OSError as error:  # no descriptor is left to look with: what frees space needs none, and goes on
+            return f"the relay cannot look at its disk: {error.strerror}"
 
     def stall(self) -> str | None:
         """Return that the disk keeps the writer waiting, or None; asks nothing of the disk itself."""
