@@ -283,6 +283,25 @@ async def test_an_answer_that_no_host_reads_to_its_end_comes_again() -> None:
         assert message.text == "x" * 60_000
 
 
+@pytest.mark.parametrize("has_stderr", [True, False])
+def test_what_is_printed_meanwhile_does_not_reach_the_host(has_stderr: bool) -> None:
+    work = (
+        "import os\n"
+        "from aimessage.mcp.outlet import real_stdout\n"
+        "with real_stdout() as wire:\n"
+        "    print('stray')\n"
+        "    os.write(1, b'astray\\n')\n"
+        "    print('to the host', file=wire, flush=True)\n"
+        "print('after')\n"
+    )
+    closing = [] if has_stderr else ["sh", "-c", 'exec "$@" 2>&-', "sh"]
+    done = subprocess.run(
+        [*closing, sys.executable, "-c", work], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "to the host\nafter\n"
+    assert sorted(done.stderr.split()) == (["astray", "stray"] if has_stderr else [])
+
+
 def lines(messages: list[dict[str, Any]]) -> bytes:
     """What is written to the server."""
     return b"".join(json.dumps(each).encode() + b"\n" for each in messages)

@@ -83,6 +83,27 @@ async def test_a_name_or_a_token_lies_in_a_file_and_is_told_nowhere(
     assert SECRET not in shown.text + shown.talk + started.text + started.talk
 
 
+async def test_a_reason_that_was_told_once_is_told_although_later_tries_are_only_cut() -> None:
+    tries = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            writer.write(b'INFO {"server_id":"x","version":"2.15.1","proto":1,"max_payload":1024}\r\n')
+            await reader.readline()
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+            await reader.read()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        told = await refusal(Access((f"nats://127.0.0.1:{port}",)))
+    assert "authorization" in told.message.lower()
+    assert tries > 1
+
+
 async def test_nats_is_believed_by_its_authority_and_sees_our_certificate(tmp_path: Path) -> None:
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     its, ours = authority.issue("127.0.0.1"), authority.issue("relay.example")

@@ -1,9 +1,11 @@
 """The way to the host, which tells what has been written: an answer that waits in a buffer has not left yet."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Protocol, TextIO
 
 import anyio
@@ -60,11 +62,18 @@ class Outlet(anyio.AsyncFile[str]):
 def real_stdout() -> Iterator[TextIO]:
     """Give the host's pipe; meanwhile descriptor 1 is stderr, so that nothing that is printed breaks the protocol."""
     sys.stdout.flush()
-    wire = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
-    os.dup2(2, 1)
+    above_standard = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # where stderr is closed, dup would take its place
+    wire = os.fdopen(above_standard, "w", encoding="utf-8", newline="\n")
+    try:
+        os.dup2(2, 1)
+    except OSError:  # the host has closed stderr
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
     try:
         yield wire
     finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()  # what was printed meanwhile, before the pipe is back
         os.dup2(wire.fileno(), 1)
         with suppress(OSError):  # the host is gone, and what it did not get is not marked as shown
             wire.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,9 +47,7 @@ async def connect(access: Access) -> Client:
     problems: list[Exception] = []
 
     async def heard(problem: Exception) -> None:
-        # Who closes after saying why may close so quickly that another try hears of the closing alone.
-        if not (problems and isinstance(problem, ConnectionError)):
-            problems[:] = [problem]
+        problems.append(problem)
 
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):  # a node may close each try only after its handshake
@@ -65,16 +64,17 @@ async def connect(access: Access) -> Client:
             )
     except (nats.errors.Error, OSError, ValueError) as error:  # TimeoutError is an OSError
         await asyncio.shield(client.close())
-        raise _unreachable(access, problems[-1] if problems else error) from None
+        raise _unreachable(access, problems or [error]) from None
     client.options["max_reconnect_attempts"] = -1  # from now on for ever
     return client
 
 
-def _unreachable(access: Access, problem: Exception) -> Exception:
+def _unreachable(access: Access, problems: Sequence[Exception]) -> Exception:
     where = ", ".join(urlsplit(url).netloc.rpartition("@")[2] for url in access.urls)
-    reason = str(problem).strip() or type(problem).__name__
+    # Each once: a node says why it refuses and closes, and may close so quickly that a later try hears only of that.
+    reasons = "; ".join(dict.fromkeys(str(problem).strip() or type(problem).__name__ for problem in problems))
     return RelayUnavailable(
-        f"no NATS server can be used at {where}: {reason}",
+        f"no NATS server can be used at {where}: {reasons}",
         hint="start NATS with JetStream there, and look at --nats-creds and --nats-ca",
     )
 

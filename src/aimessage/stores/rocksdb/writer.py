@@ -134,10 +134,7 @@ class Writer:
             raise StoreDamaged(self._damage.message, hint=self._damage.hint)
         if self._broken:
             return "the store does not take writes at the moment"
-        try:
-            return None if self._has_room() else "the relay's disk is nearly full"
-        except OSError as error:  # no descriptor is left to look with: what frees space needs none, and goes on
-            return f"the relay cannot look at its disk: {error.strerror}"
+        return self._shortage()
 
     def stall(self) -> str | None:
         """Return that the disk keeps the writer waiting, or None; asks nothing of the disk itself."""
@@ -146,8 +143,13 @@ class Writer:
             return "the relay's disk does not answer"
         return None
 
-    def _has_room(self) -> bool:
-        return self._free_bytes() >= max(2 * self._engine.wal_bytes(), _FLOOR_BYTES)
+    def _shortage(self) -> str | None:
+        """Return why the disk may have no room for more, or None."""
+        try:
+            has_room = self._free_bytes() >= max(2 * self._engine.wal_bytes(), _FLOOR_BYTES)
+        except OSError as error:  # no descriptor is left to look with: what frees space needs none, and goes on
+            return f"the relay cannot look at its disk: {error.strerror}"
+        return None if has_room else "the relay's disk is nearly full"
 
     async def stop(self) -> None:
         """Finish what is queued, then end the thread."""
@@ -212,7 +214,7 @@ class Writer:
             return error
 
     def _recover(self) -> None:
-        if self._damage is not None or not self._has_room() or not self._engine.can_grow():
+        if self._damage is not None or self._shortage() is not None or not self._engine.can_grow():
             return  # and until then, what is there can still be read
         try:
             self._engine.reopen()
