@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from aimessage.errors import RecipientUnknown
 from aimessage.stores.invitations import KEPT
-from aimessage.stores.ports import CaughtUp, Invite, Refusal, Registered, Standing, Store, Subscription
+from aimessage.stores.ports import Invite, Refusal, Registered, Standing, Store, Stored, Subscription
 from aimessage.types import Position, VaultId
 from support.stores import ALICE, BOB, NOW, VAULT, ManualClock, accepted, account, contents, name, number, post
 
@@ -35,10 +35,23 @@ async def test_a_stream_starts_above_the_position_that_it_is_given(store: Store)
     assert [entry.message_id for entry in found] == [number(2), number(3)]
 
 
-async def test_an_empty_mailbox_is_caught_up_at_once(store: Store) -> None:
-    found = [item async for item in store.mailboxes.stream(ALICE, after=Position(0), now_ms=NOW)]
+async def test_pages_follow_one_another_and_none_is_above_its_limit(store: Store) -> None:
+    await store.mailboxes.append([post(1), post(2, ttl=1_000), post(3), post(4), post(5)])
 
-    assert found == [CaughtUp()]
+    found, after, is_last = list[Stored](), Position(0), False
+    while not is_last:
+        page = await store.mailboxes.page(ALICE, after=after, now_ms=NOW + 1_000, limit=2)
+        assert len(page.entries) <= 2
+        found += page.entries
+        after, is_last = page.after, page.is_last
+
+    assert [entry.message_id for entry in found] == [number(1), number(3), number(4), number(5)]
+
+
+async def test_an_empty_mailbox_is_caught_up_at_once(store: Store) -> None:
+    page = await store.mailboxes.page(ALICE, after=Position(0), now_ms=NOW, limit=8)
+
+    assert (list(page.entries), page.is_last) == ([], True)
 
 
 async def test_a_repeated_posting_repeats_its_acceptance_and_is_stored_once(store: Store) -> None:

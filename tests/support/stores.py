@@ -1,12 +1,12 @@
 """Postings, accounts and a clock for tests of the stores."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from aimessage.stores.ports import CaughtUp, Mailboxes, Posting, Receipt, Refusal, Registered, Stored
-from aimessage.types import MessageId, Position, Username, VaultId
+from aimessage.stores.pages import all_entries
+from aimessage.stores.ports import Mailboxes, Posting, Receipt, Refusal, Registered, Stored
+from aimessage.types import MessageId, Username, VaultId
 
 __all__ = [
     "ALICE", "BOB", "NOW", "VAULT", "ManualClock", "account", "accepted", "contents", "flip_where", "name",
@@ -66,11 +66,8 @@ def accepted(answer: Receipt | Refusal) -> Receipt:
 
 
 async def contents(boxes: Mailboxes, owner: Username = ALICE, *, after: int = 0, now_ms: int = NOW) -> list[Stored]:
-    """Return what the mailbox yields before its one CaughtUp."""
-    stream: AsyncIterator[Stored | CaughtUp] = boxes.stream(owner, after=Position(after), now_ms=now_ms)
-    found = [item async for item in stream]
-    assert isinstance(found.pop(), CaughtUp)
-    return [item for item in found if isinstance(item, Stored)]
+    """Return what the mailbox holds, page by page."""
+    return [entry async for entry in all_entries(boxes, owner, after=after, now_ms=now_ms)]
 
 
 def flip_where(directory: Path, octets: bytes) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import groupby
+from typing import cast
 
 from aimessage.clock import milliseconds
 from aimessage.errors import AimessageError, RelayUnavailable, RemoteProtocolError, StoreDamaged
@@ -226,12 +227,11 @@ class Connection:
             self._fail(events[0])
             return False
         if kind is Acknowledge:
-            await self._acknowledge(owner, [event for event in events if isinstance(event, Acknowledge)])
+            await self._acknowledge(owner, cast("Sequence[Acknowledge]", events))
             return True
         allowed = self._within_rate(events)
         if kind is Post:
-            posts = [event for event in allowed if isinstance(event, Post)]
-            answers = await self._desk.delivery.post(owner, posts, self._order)
+            answers = await self._desk.delivery.post(owner, cast("Sequence[Post]", allowed), self._order)
             self._metrics.posted(answers)
             self.push(answers)
             return True
@@ -263,7 +263,7 @@ class Connection:
         return self._receipts
 
     def _within_rate(self, events: Sequence[_Event]) -> Sequence[_Event]:
-        if self._order.holds_nothing and self._take_all(events):
+        if self._order.holds_nothing and (self._bucket.is_boundless or self._take_all(events)):
             return events
         allowed: list[_Event] = []
         refused: list[RelayFrame] = []
@@ -314,8 +314,8 @@ class Connection:
         outflow = self._outflow
         if outflow is None:
             return
-        entries = [
-            (Position(entry.position), MessageId(entry.message_id))
+        entries: list[tuple[Position, MessageId]] = [
+            (entry.position, entry.message_id)  # type: ignore[misc]  # as they came: the store compares them
             for frame in frames
             if frame.subscription == outflow.subscription
             for entry in frame.entries

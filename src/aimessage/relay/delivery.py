@@ -13,14 +13,14 @@ from aimessage.relay.metrics import Metrics
 from aimessage.relay.order import Order
 from aimessage.relay.stillness import Stillness
 from aimessage.stores.ports import Posting, Receipt, Refusal, Standing, Store
-from aimessage.types import MessageId, Username, parse_username
+from aimessage.types import Username, parse_username
 from aimessage.wire.frames import Accepted, MailClass, Post, Refused, RelayFrame
 
 __all__ = ["Delivery"]
 
 _ID_BYTES = 16
-_ATTEMPTS = range(1 << 16)
-_TIMES = range(1 << 62)
+_ATTEMPTS = 1 << 16
+_TIMES = 1 << 62
 _CLASSES = frozenset(int(kind) for kind in MailClass)
 
 
@@ -51,8 +51,11 @@ class Delivery:
         *order* is the link's, and is told what has to come first from now on.
         """
         limited: dict[str, float] = {}
+        met, most = self._met(sender, posts), self._gate.sealed_bytes
         answers: list[RelayFrame | None] = [
-            None if self._is_plainly_good(sender, post) else await self._refusal(sender, post, limited)
+            None
+            if post.to in met and len(post.sealed) <= most and _well_formed(post)
+            else await self._refusal(sender, post, limited)
             for post in posts
         ]
         if limited:
@@ -61,7 +64,7 @@ class Delivery:
                     order.hold(post.to, answer)
         good = [post for post, refused in zip(posts, answers, strict=True) if refused is None]
         now_ms = milliseconds(self._clock.now()) if good else 0
-        results = iter(await self._stored([_posting(sender, post, now_ms) for post in good]) if good else ())
+        results = iter(await self._stored(_postings(sender, good, now_ms)) if good else ())
         return [
             refused if refused is not None else _answer(post, next(results), order)
             for post, refused in zip(posts, answers, strict=True)
@@ -125,14 +128,10 @@ class Delivery:
         self._arrived.set()
         return await waiting.answer
 
-    def _is_plainly_good(self, sender: Username, post: Post) -> bool:
-        """Return whether there is nothing to ask about *post*; most are between two who have met."""
-        return (
-            post.to in self._known
-            and self._gate.acquaintances.knows(sender, post.to)
-            and len(post.sealed) <= self._gate.sealed_bytes
-            and _well_formed(post)
-        )
+    def _met(self, sender: Username, posts: Sequence[Post]) -> set[str]:
+        """Return those recipients of *posts* about whom there is nothing to ask; most are between two who have met."""
+        knows = self._gate.acquaintances.knows
+        return {to for to in {post.to for post in posts} if to in self._known and knows(sender, to)}
 
     async def _refusal(self, sender: Username, post: Post, limited: dict[str, float]) -> Refused | None:
         if len(post.sealed) > self._gate.sealed_bytes:
@@ -176,26 +175,23 @@ class Delivery:
         return True
 
 
-def _posting(sender: Username, post: Post, now_ms: int) -> Posting:
-    return Posting(
-        owner=Username(post.to),
-        sender=sender,
-        message_id=MessageId(post.message_id),
-        attempt=post.attempt,
-        mail_class=post.mail_class,
-        accepted_at=now_ms,
-        expires_at=post.expires_at,
-        sealed=post.sealed,
-    )
+def _postings(sender: Username, posts: Sequence[Post], now_ms: int) -> list[Posting]:
+    return [
+        Posting(
+            post.to, sender, post.message_id, post.attempt,  # type: ignore[arg-type]  # both were looked at
+            post.mail_class, now_ms, post.expires_at, post.sealed,
+        )
+        for post in posts
+    ]  # fmt: skip
 
 
 def _well_formed(post: Post) -> bool:
     return (
         len(post.message_id) == _ID_BYTES
-        and post.attempt in _ATTEMPTS
+        and 0 <= post.attempt < _ATTEMPTS
         and post.mail_class in _CLASSES
-        and post.expires_at in _TIMES
-        and bool(post.sealed)
+        and 0 <= post.expires_at < _TIMES
+        and post.sealed != b""
     )
 
 

@@ -8,8 +8,9 @@ from aimessage.relay.admin import Handler
 from aimessage.relay.desk import Desk
 from aimessage.relay.invites import invite_requests
 from aimessage.relay.metrics import Gauges
-from aimessage.stores.ports import CaughtUp, Standing
-from aimessage.types import MessageId, Position, Username, parse_username
+from aimessage.stores.pages import all_entries
+from aimessage.stores.ports import Standing
+from aimessage.types import Username, parse_username
 
 __all__ = ["relay_requests"]
 
@@ -87,10 +88,8 @@ class _Governor:
 
     async def _clear(self, owner: Username) -> None:
         """Delete the account's mail, one-time pairs and sealed state. Raises RelayUnavailable."""
-        entries: list[tuple[Position, MessageId]] = []
-        async for entry in self._store.mailboxes.stream(owner, after=Position(0), now_ms=0):
-            if not isinstance(entry, CaughtUp):
-                entries.append((entry.position, entry.message_id))
+        mail = all_entries(self._store.mailboxes, owner, now_ms=0)
+        entries = [(entry.position, entry.message_id) async for entry in mail]
         for at in range(0, len(entries), _ENTRIES_PER_COMMIT):
             await self._store.mailboxes.ack(owner, entries[at : at + _ENTRIES_PER_COMMIT])
         account = await self._store.directory.find(owner)

@@ -163,6 +163,11 @@ class LinkBucket:
         self._tokens = self._burst
         self._at = clock.monotonic()
 
+    @property
+    def is_boundless(self) -> bool:
+        """Whether there is no limit."""
+        return not self._rate
+
     def take(self) -> float:
         """Take one token; return 0.0 if it was there, else the seconds until it will be."""
         if not self._rate:

@@ -32,11 +32,11 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self.seconds = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration; a clock that was set back makes none below zero."""
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count one duration, or several that are equal; a clock that was set back makes none below zero."""
         seconds = max(0.0, seconds)
-        self._counts[bisect_left(self._bounds, seconds)] += 1
-        self.seconds += seconds
+        self._counts[bisect_left(self._bounds, seconds)] += times
+        self.seconds += seconds * times
 
     @property
     def count(self) -> int:
@@ -98,23 +98,26 @@ class Metrics:
 
     def sent(self, frames: Collection[RelayFrame]) -> None:
         """*frames* go out on a link."""
-        kinds = Counter(map(type, frames))
-        self._frames_out.update(kinds)
-        self.messages["delivered"] += kinds[Deliver]
-        if kinds[Refused] or kinds[BundleAnswer]:
-            for frame in frames:
-                if isinstance(frame, Refused):
-                    self.requests_refused[frame.code] += 1
-                elif isinstance(frame, BundleAnswer):
-                    self.bundles["yes" if frame.pair else "no"] += 1
+        kinds = list(map(type, frames))
+        for kind in set(kinds):  # one, nearly always
+            count = kinds.count(kind)
+            self._frames_out[kind] += count
+            if kind is Deliver:
+                self.messages["delivered"] += count
+            elif kind is Refused:
+                self.requests_refused.update(frame.code for frame in frames if isinstance(frame, Refused))
+            elif kind is BundleAnswer:
+                self.bundles.update(
+                    "yes" if frame.pair else "no" for frame in frames if isinstance(frame, BundleAnswer)
+                )
 
-    def posted(self, answers: Iterable[RelayFrame]) -> None:
+    def posted(self, answers: Collection[RelayFrame]) -> None:
         """Posts were answered with *answers*."""
-        for answer in answers:
-            if isinstance(answer, Accepted):
-                self.messages["duplicate" if answer.duplicate else "accepted"] += 1
-            elif isinstance(answer, Refused):
-                self.messages_refused[answer.code] += 1
+        repeated = [answer.duplicate for answer in answers if isinstance(answer, Accepted)]
+        self.messages["duplicate"] += (duplicates := sum(repeated))
+        self.messages["accepted"] += len(repeated) - duplicates
+        if len(repeated) < len(answers):
+            self.messages_refused.update(answer.code for answer in answers if isinstance(answer, Refused))
 
     def acknowledged(self, count: int) -> None:
         """*count* entries were acknowledged and deleted."""
@@ -122,9 +125,9 @@ class Metrics:
 
     def delivered(self, frames: Iterable[RelayFrame], now_ms: int) -> None:
         """*frames* were just written to a link that had no older mail to catch up with."""
-        for frame in frames:
-            if isinstance(frame, Deliver):
-                self.deliveries.observe((now_ms - frame.accepted_at) / 1000)
+        taken = Counter([frame.accepted_at for frame in frames if isinstance(frame, Deliver)])
+        for accepted_at, times in taken.items():  # what came together was taken together
+            self.deliveries.observe((now_ms - accepted_at) / 1000, times)
 
     def limit(self, name: str) -> None:
         """The limit *name*, a word of ours, has kept somebody from something."""

@@ -1,13 +1,11 @@
 """Deliveries of one subscription: pulled from the mailbox only while the link takes them and the window is open."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import cast
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from aimessage.clock import Clock, milliseconds
 from aimessage.relay.bell import Bell
 from aimessage.relay.limits import BOUNDS
-from aimessage.stores.ports import CaughtUp as StreamCaughtUp
 from aimessage.stores.ports import Mailboxes, Stored
 from aimessage.types import MessageId, Position, Username
 from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
@@ -87,44 +85,38 @@ class Outflow:
 
     async def _pour(self) -> bool:
         """Send one message of deliveries; return whether there may be more to send now."""
-        frames: list[RelayFrame] = []
-        size = 0
-        room = BOUNDS.window_entries - len(self._unacknowledged)
-        room_bytes = BOUNDS.window_bytes - self._unacknowledged_bytes
-        now_ms = milliseconds(self._clock.now())
-        stream = self._mailboxes.stream(self._owner, after=self._after, now_ms=now_ms)
-        done = False
-        # Every store's stream is an async generator: close it at once, not when the collector comes by.
-        async with aclosing(cast("_Closable", stream)):
-            async for entry in stream:
-                if isinstance(entry, StreamCaughtUp):
-                    done = True
-                    break
-                frames.append(self._deliver(entry))
-                size += len(entry.sealed) + _FRAME_OVERHEAD_BYTES
-                if size >= min(room_bytes, BOUNDS.outgoing_message_bytes):
-                    break
-                if len(frames) >= min(room, BOUNDS.outgoing_frames):
-                    break
-        if done and not self._caught_up:
+        entries, after, is_last = await self._mailboxes.page(
+            self._owner,
+            after=self._after,
+            now_ms=milliseconds(self._clock.now()),
+            limit=min(BOUNDS.window_entries - len(self._unacknowledged), BOUNDS.outgoing_frames),
+        )
+        taken = self._within_bytes(entries)
+        if len(taken) < len(entries):
+            after, is_last = taken[-1].position, False
+        self._after = after
+        subscription = self._subscription
+        frames: list[RelayFrame] = [
+            Deliver(
+                subscription, entry.position, entry.sender, entry.message_id, entry.attempt, entry.mail_class,
+                entry.accepted_at, entry.expires_at, entry.sealed,
+            )
+            for entry in taken
+        ]  # fmt: skip
+        if is_last and not self._caught_up:
             self._caught_up = True
-            frames.append(CaughtUp(self._subscription))
+            frames.append(CaughtUp(subscription))
         if frames:
             self._send(frames)
-        return not done
+        return not is_last
 
-    def _deliver(self, entry: Stored) -> Deliver:
-        self._after = entry.position
-        size = len(entry.sealed) + _FRAME_OVERHEAD_BYTES
-        self._unacknowledged[entry.position] = size
-        self._unacknowledged_bytes += size
-        return Deliver(
-            self._subscription, entry.position, entry.sender, entry.message_id, entry.attempt, entry.mail_class,
-            entry.accepted_at, entry.expires_at, entry.sealed,
-        )  # fmt: skip
-
-
-class _Closable:
-    """What aclosing needs to see."""
-
-    aclose: Callable[[], Awaitable[None]]
+    def _within_bytes(self, entries: Sequence[Stored]) -> Sequence[Stored]:
+        """Count as many of *entries* as there is room for, and return them; at least one."""
+        sizes = [len(entry.sealed) + _FRAME_OVERHEAD_BYTES for entry in entries]
+        room = min(BOUNDS.window_bytes - self._unacknowledged_bytes, BOUNDS.outgoing_message_bytes)
+        if sum(sizes) > room:
+            fitting = sum(below < room for below in accumulate(sizes, initial=0))
+            entries, sizes = entries[:fitting], sizes[:fitting]
+        self._unacknowledged.update(zip([entry.position for entry in entries], sizes, strict=True))
+        self._unacknowledged_bytes += sum(sizes)
+        return entries

@@ -57,7 +57,7 @@ class Ledger:
             return Refusal("mailbox_full", "the recipient's mailbox is full")
         share = self._senders.get(posting.sender)
         # A sender's first message is always within its share, however small the mailbox is.
-        if share is not None and _over(share, size, *_sender_bounds(quotas)):
+        if share is not None and _over(share, size, quotas.messages_of_one, quotas.bytes_of_one):
             return Refusal("mailbox_full", "this sender's share of the recipient's mailbox is full")
         return None
 
@@ -98,15 +98,5 @@ class Ledger:
             del self._senders[sender]
 
 
-def _sender_bounds(quotas: Quotas) -> tuple[int, int]:
-    return _part(quotas.messages, quotas.sender_share), _part(quotas.bytes, quotas.sender_share)
-
-
-def _part(bound: int, share: float) -> int:
-    return max(1, int(bound * share)) if bound and share else 0
-
-
 def _over(share: _Share, size: int, messages: int, octets: int) -> bool:
-    too_many = bool(messages) and share.messages + 1 > messages
-    too_big = bool(octets) and share.bytes + size > octets
-    return too_many or too_big
+    return 0 < messages <= share.messages or 0 < octets < share.bytes + size

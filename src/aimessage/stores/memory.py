@@ -1,8 +1,9 @@
 """The reference store: plain dictionaries, gone with the process. Nothing here awaits, so every method is atomic."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -15,13 +16,13 @@ from aimessage.stores.ledger import CONTROL, Ledger, expired, expiry, malformed
 from aimessage.stores.local import LocalBudgets, LocalPresence
 from aimessage.stores.ports import (
     Budgets,
-    CaughtUp,
     Changed,
     Contents,
     Directory,
     Invite,
     Invites,
     Mailboxes,
+    Page,
     Pairs,
     Posting,
     Presence,
@@ -92,13 +93,12 @@ class MemoryMailboxes:
         """Store each posting or refuse it, in order."""
         return in_turn(batch, lambda item: self._boxes.setdefault(item.owner, _Mailbox()).put(item, self._quotas))
 
-    async def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
-        """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
-        entries = self._box(owner).entries
-        for position, entry in list(entries.items()):
-            if position > after and position in entries and not expired(entry.expires_at, now_ms):
-                yield entry
-        yield CaughtUp()
+    async def page(self, owner: Username, *, after: Position, now_ms: int, limit: int) -> Page:
+        """Return the first undeleted, unexpired entries with a position above *after*, at most *limit*."""
+        there = self._box(owner).entries.items()
+        above = (entry for position, entry in there if position > after and not expired(entry.expires_at, now_ms))
+        entries = list(islice(above, limit))
+        return Page(entries, entries[-1].position if entries else after, len(entries) < limit)
 
     async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
         """Delete the entries whose position and id both match; return how many. Idempotent."""

@@ -15,7 +15,8 @@ from msgspec.structs import astuple, replace
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.stores.invitations import is_over
-from aimessage.stores.ports import CaughtUp, Invite, Posting, Refusal, Registered, Store, Stored
+from aimessage.stores.pages import all_entries
+from aimessage.stores.ports import Invite, Posting, Refusal, Registered, Store, Stored
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = ["Holdings", "holdings_of", "move"]
@@ -156,9 +157,9 @@ async def _copy_generations(source: Store, target: Store, name: Username) -> Non
 
 
 async def _copy_mail(source: Store, target: Store, name: Username, now_ms: int) -> None:
-    there = {_attempt(entry): entry.position async for entry in _mail(target, name, now_ms)}
+    there = {_attempt(entry): entry.position async for entry in all_entries(target.mailboxes, name, now_ms=now_ms)}
     waiting: list[Posting] = []
-    async for entry in _mail(source, name, now_ms):
+    async for entry in all_entries(source.mailboxes, name, now_ms=now_ms):
         if there.pop(_attempt(entry), None) is None:
             waiting.append(_posting(name, entry))
         if len(waiting) >= _BATCH_MESSAGES or sum(len(each.sealed) for each in waiting) >= _BATCH_BYTES:
@@ -203,7 +204,7 @@ async def _digest(store: Store, name: Username, now_ms: int) -> tuple[bytes, int
         stocks,
     )
     whole, messages = hashlib.sha256(_encode(record)), 0
-    async for entry in _mail(store, name, now_ms):
+    async for entry in all_entries(store.mailboxes, name, now_ms=now_ms):
         if entry.expires_at == 0 or entry.expires_at > now_ms + _SETTLED_MS:
             whole.update(_encode(astuple(replace(entry, position=Position(0)))))
             messages += 1
@@ -212,12 +213,6 @@ async def _digest(store: Store, name: Username, now_ms: int) -> tuple[bytes, int
 
 def _in_order(stocks: Mapping[VaultId, list[bytes]]) -> list[tuple[VaultId, list[bytes]]]:
     return [(vault_id, sorted(stocks[vault_id])) for vault_id in sorted(stocks) if stocks[vault_id]]
-
-
-async def _mail(store: Store, name: Username, now_ms: int) -> AsyncIterator[Stored]:
-    async for entry in store.mailboxes.stream(name, after=Position(0), now_ms=now_ms):
-        if not isinstance(entry, CaughtUp):
-            yield entry
 
 
 def _attempt(entry: Stored) -> tuple[Username, MessageId, int]:

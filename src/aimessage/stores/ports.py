@@ -5,19 +5,19 @@ returns after a change returns when the change is on disk (for stores that have 
 message: what is kept is sealed.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from aimessage.types import MessageId, Position, RelayId, Username, VaultId
 
 __all__ = [
-    "Budgets", "CaughtUp", "Changed", "Contents", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Pairs",
+    "Budgets", "Changed", "Contents", "Directory", "Findings", "Invite", "Invites", "Mailboxes", "Page", "Pairs",
     "Posting", "Presence", "Quotas", "Receipt", "Refusal", "Registered", "Standing", "Standings", "States", "Store",
     "Stored", "Subscription", "Subscriptions",
 ]  # fmt: skip
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Bounds on one mailbox; 0 switches a bound off."""
+    """Bounds on one mailbox; 0 switches a bound off. *messages_of_one*, *bytes_of_one*: a sender's share of them."""
 
     messages: int = 10_000
     bytes: int = 64 << 20
@@ -33,6 +33,16 @@ class Quotas:
     controls: int = 2_000
     message_ttl_ms: int = 30 * 86_400_000
     control_ttl_ms: int = 7 * 86_400_000
+    messages_of_one: int = field(init=False)
+    bytes_of_one: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "messages_of_one", _part(self.messages, self.sender_share))
+        object.__setattr__(self, "bytes_of_one", _part(self.bytes, self.sender_share))
+
+
+def _part(bound: int, share: float) -> int:
+    return max(1, int(bound * share)) if bound and share else 0
 
 
 class Posting(msgspec.Struct, frozen=True, gc=False):
@@ -78,9 +88,12 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     sealed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class CaughtUp:
-    """A stream's turning point: all that was there when it began has been yielded."""
+class Page(NamedTuple):
+    """Some entries of a mailbox, in order. The next page is behind *after*; *is_last*: for now there is none."""
+
+    entries: Sequence[Stored]
+    after: Position
+    is_last: bool
 
 
 class Mailboxes(Protocol):
@@ -98,8 +111,11 @@ class Mailboxes(Protocol):
         """
         ...
 
-    def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
-        """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
+    async def page(self, owner: Username, *, after: Position, now_ms: int, limit: int) -> Page:
+        """Return the first undeleted, unexpired entries with a position above *after*, at most *limit*.
+
+        A page may be short, or empty, and not the last.
+        """
         ...
 
     async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:

@@ -14,10 +14,9 @@ def in_turn(postings: Sequence[Posting], put: Callable[[Posting], Receipt | Refu
     answers: list[Receipt | Refusal] = []
     full: dict[tuple[Username, Username], Refusal] = {}
     for posting in postings:
-        way = posting.owner, posting.sender
-        held = full.get(way) if full and posting.mail_class != CONTROL else None
+        held = full.get((posting.owner, posting.sender)) if full and posting.mail_class != CONTROL else None
         answer = held or put(posting)
-        if isinstance(answer, Refusal) and answer.code == "mailbox_full":
-            full[way] = answer
+        if type(answer) is Refusal and answer.code == "mailbox_full":
+            full[posting.owner, posting.sender] = answer
         answers.append(answer)
     return answers

@@ -1,7 +1,7 @@
 """Mailboxes: a fixed number of streams, each entry under a subject of its own below its mailbox's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from aimessage.clock import Clock
 from aimessage.errors import RelayUnavailable
@@ -12,7 +12,7 @@ from aimessage.stores.jetstream.ground import Ground
 from aimessage.stores.jetstream.layout import Place, mail_stream
 from aimessage.stores.jetstream.planning import Append
 from aimessage.stores.ledger import expired
-from aimessage.stores.ports import CaughtUp, Posting, Quotas, Receipt, Refusal, Stored
+from aimessage.stores.ports import Page, Posting, Quotas, Receipt, Refusal, Stored
 from aimessage.types import MessageId, Position, Username
 
 __all__ = ["JetStreamMailboxes"]
@@ -45,23 +45,19 @@ class JetStreamMailboxes:
             self.on_commit(self._ground.clock.monotonic() - began)
             return answers
 
-    async def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
-        """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
+    async def page(self, owner: Username, *, after: Position, now_ms: int, limit: int) -> Page:
+        """Return the first undeleted, unexpired entries with a position above *after*, at most *limit*."""
         stream, start = self._ground.mailbox(owner)
-        at = int(after)
-        while True:
-            page = await self._bus.page(stream, f"{start}.>", after=at, count=_PAGE, size_bytes=_PAGE_BYTES)
-            if not page:  # a replica may lag: the leader has the last word
-                last = await self._bus.get(stream, {"seq": at + 1, "next_by_subj": f"{start}.>"})
-                page = [] if last is None else [last]
-            for found in page:
-                at = found.sequence
-                entry = self._remember(stream, found)
-                if not expired(entry.expires_at, now_ms):
-                    yield entry
-            if not page:
-                yield CaughtUp()
-                return
+        count = min(limit, _PAGE)
+        found = await self._bus.page(stream, f"{start}.>", after=after, count=count, size_bytes=_PAGE_BYTES)
+        if not found:  # a replica may lag: the leader has the last word
+            last = await self._bus.get(stream, {"seq": after + 1, "next_by_subj": f"{start}.>"})
+            if last is None:
+                return Page((), after, is_last=True)
+            found = [last]
+        entries = [self._remember(stream, each) for each in found]
+        unexpired = [entry for entry in entries if not expired(entry.expires_at, now_ms)]
+        return Page(unexpired, entries[-1].position, is_last=False)
 
     async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
         """Delete the entries whose position and id both match; return how many. Raises RelayUnavailable."""

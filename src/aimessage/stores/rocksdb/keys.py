@@ -22,10 +22,10 @@ from aimessage.octets import u32, u64
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = [
-    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "SUCCESSOR", "after_prefix", "attempt", "entry", "entry_parts",
-    "expiry", "expiry_bound", "expiry_parts", "generation", "generations", "invite", "mailbox", "mailbox_owner",
-    "owned", "owner_of", "pair", "pair_digest", "pairs", "standing", "state", "stock", "stocks", "subject",
-    "subscription", "user", "username",
+    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "SUCCESSOR", "after_prefix", "attempt", "entries", "entry",
+    "entry_parts", "expiry", "expiry_bound", "expiry_parts", "generation", "generations", "invite", "mailbox",
+    "mailbox_owner", "owned", "owner_of", "pair", "pair_digest", "pairs", "standing", "state", "stock",
+    "stocks", "subject", "subscription", "user", "username",
 ]  # fmt: skip
 
 SCHEMA = b"zschema"
@@ -46,7 +46,12 @@ def after_prefix(prefix: bytes) -> bytes:
 
 def entry(owner: Username, position: int) -> bytes:
     """Return the key of one entry."""
-    return b"m" + owner.encode() + b"\0" + u64(position)
+    return entries(owner) + u64(position)
+
+
+def entries(owner: Username) -> bytes:
+    """Return the prefix of all entries of *owner*; a position follows."""
+    return b"m" + owner.encode() + b"\0"
 
 
 def mailbox(owner: Username) -> bytes:

@@ -1,6 +1,6 @@
 """One mailbox in memory: its counts, and those of its newest entries that are in no index. `tally` has all of them."""
 
-from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
@@ -8,9 +8,9 @@ from aimessage.errors import StoreDamaged
 from aimessage.stores.ledger import Ledger
 from aimessage.stores.ports import Stored
 from aimessage.stores.rocksdb import keys
-from aimessage.types import Username
+from aimessage.types import MessageId, Username
 
-__all__ = ["Account", "AtHand", "Entry", "decode_entry", "encode_entry", "indexed_below"]
+__all__ = ["Account", "AtHand", "Attempt", "Entry", "decode_entry", "encode_entry", "indexed_below"]
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -25,18 +25,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sealed: bytes
 
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Entry)
 
 
 def encode_entry(stored: Stored) -> bytes:
     """Return an entry as it is kept."""
-    return _encoder.encode(
-        (
-            *(stored.sender, stored.message_id, stored.attempt, stored.mail_class),
-            *(stored.accepted_at, stored.expires_at, stored.sealed),
-        )
-    )
+    sender, message_id, attempt, sealed = stored.sender, stored.message_id, stored.attempt, stored.sealed
+    return _encode((sender, message_id, attempt, stored.mail_class, stored.accepted_at, stored.expires_at, sealed))
 
 
 def decode_entry(owner: Username, octets: bytes) -> Entry:
@@ -47,28 +43,36 @@ def decode_entry(owner: Username, octets: bytes) -> Entry:
         raise StoreDamaged(f"an entry in the mailbox of {owner} does not decode") from None
 
 
+Attempt = tuple[Username, MessageId, int]
+"""Sender, id and number of the attempt: what is stored once in a mailbox."""
+
+
 class AtHand(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One entry that is in no index, and its keys: where it is kept, and what makes another one its repetition."""
+    """One entry that is in no index, the key where it is kept, and what makes another one its repetition."""
 
     stored: Stored
     key: bytes
-    attempt: bytes
+    attempt: Attempt
 
 
 _NOTHING: dict[int, AtHand] = {}
-_NO_ATTEMPTS: dict[bytes, int] = {}
+_NO_ATTEMPTS: dict[Attempt, int] = {}
 
 
 class Account:
-    """One mailbox in memory. *first*: nothing undeleted lies below it, so that scans skip the tombstones there."""
+    """One mailbox in memory. *first*: nothing undeleted lies below it, so that scans skip the tombstones there.
+
+    *prefix* is what the key of each of its entries begins with; the position follows.
+    """
 
     __slots__ = (
         *("_at_hand", "_attempts", "_committed"),
-        *("first", "indexed_below", "ledger", "next_position", "owner"),
+        *("first", "indexed_below", "ledger", "next_position", "owner", "prefix"),
     )
 
     def __init__(self, owner: Username, next_position: int = 1, indexed_below: int = 1) -> None:
         self.owner = owner
+        self.prefix = keys.entries(owner)
         self.next_position = self.first = self._committed = next_position
         self.indexed_below = indexed_below
         self.ledger = Ledger()
@@ -103,8 +107,8 @@ class Account:
         """
         return len(self._at_hand) == self.ledger.entries
 
-    def position_of(self, attempt: bytes) -> int | None:
-        """Return the position of an entry at hand, pending ones included, by its attempt's key."""
+    def position_of(self, attempt: Attempt) -> int | None:
+        """Return the position of an entry at hand, pending ones included."""
         return self._attempts.get(attempt)
 
     def at(self, position: int) -> AtHand | None:
@@ -124,20 +128,19 @@ class Account:
         if not self._at_hand:  # a mailbox that nothing waits in costs no more than its counts
             self._at_hand, self._attempts = _NOTHING, _NO_ATTEMPTS
 
-    def above(self, after: int, most: int) -> Iterator[Stored] | None:
-        """Return the committed entries above *after*, in order; None: not all are at hand, or they lie far apart."""
-        at, end = max(after + 1, self.first), self._committed
-        if end - at > most or not self.is_at_hand:
-            return None
-        return self._between(at, end)
+    def above(self, after: int, spread: int, limit: int) -> list[Stored] | None:
+        """Return the first committed entries above *after*, in order; None: not all are at hand, or they lie far apart.
 
-    def _between(self, at: int, end: int) -> Iterator[Stored]:
-        is_from_start = at <= self.first
-        for position in range(at, end):
-            if (entry := self._at_hand.get(position)) is not None:
-                if is_from_start:  # what was passed is deleted: the next look starts here
-                    self.first, is_from_start = max(self.first, position), False
-                yield entry.stored
+        *spread* is how many positions are looked through.
+        """
+        at, end = max(after + 1, self.first), self._committed
+        if end - at > spread or not self.is_at_hand:
+            return None
+        there = filter(None, map(self._at_hand.get, range(at, end)))
+        found = [entry.stored for entry in islice(there, limit)]
+        if found and at <= self.first:  # what was passed is deleted: the next look starts here
+            self.first = max(self.first, found[0].position)
+        return found
 
 
 def indexed_below(record: bytes) -> int:

@@ -1,15 +1,14 @@
 """Mailboxes: entries on disk, their counts in memory and, in the same batch, on disk to check them against."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from aimessage.errors import RelayUnavailable
-from aimessage.stores.ledger import expired
-from aimessage.stores.ports import CaughtUp, Posting, Receipt, Refusal, Stored
+from aimessage.stores.ports import Page, Posting, Receipt, Refusal, Stored
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
-from aimessage.stores.rocksdb.mailbox import Entry, decode_entry
+from aimessage.stores.rocksdb.mailbox import Account, decode_entry
 from aimessage.stores.rocksdb.tally import Accounts
 from aimessage.stores.rocksdb.writer import Writer
 from aimessage.stores.turns import in_turn
@@ -37,44 +36,36 @@ class RocksMailboxes:
         except RelayUnavailable as error:
             return [Refusal(error.code, error.message, 1.0)] * len(batch)
 
-    async def stream(self, owner: Username, *, after: Position, now_ms: int) -> AsyncIterator[Stored | CaughtUp]:
-        """Yield the undeleted, unexpired entries with a position above *after*, in order, then one CaughtUp."""
+    async def page(self, owner: Username, *, after: Position, now_ms: int, limit: int) -> Page:
+        """Return the first undeleted, unexpired entries with a position above *after*, at most *limit*."""
         account = self._accounts.of(owner)
-        nearby = account.above(after, _SPREAD)
-        if nearby is not None:
-            for stored in nearby:
-                if not expired(stored.expires_at, now_ms):
-                    yield stored
-            yield CaughtUp()
-            return
-        stop = keys.entry(owner, account.next_position)
-        at = max(after + 1, account.first)
-        # A short mailbox costs less than the way to another thread and back.
-        is_short = account.ledger.entries <= _PAGE
-        while found := await self._page(keys.entry(owner, at), stop, here=is_short):
-            if at <= account.first:  # what was scanned over is deleted: the next scan starts behind it
-                account.first = max(account.first, keys.entry_parts(found[0][0])[1])
-            for key, octets in found:
-                at = int.from_bytes(key[-8:], "big") + 1
-                entry = decode_entry(owner, octets)
-                if not expired(entry.expires_at, now_ms):
-                    yield _stored(Position(at - 1), entry)
-        yield CaughtUp()
+        entries = account.above(after, _SPREAD, limit)
+        if entries is None:
+            entries, up_to, is_last = await self._far(account, after, min(limit, _PAGE))
+        else:
+            is_last = len(entries) < limit
+            up_to = entries[-1].position if entries else after
+        return Page([each for each in entries if not 0 < each.expires_at <= now_ms], up_to, is_last)
 
-    async def _page(self, start: bytes, stop: bytes, *, here: bool) -> list[tuple[bytes, bytes]]:
+    async def _far(self, account: Account, after: Position, limit: int) -> tuple[list[Stored], Position, bool]:
+        """Read entries that are not all at hand: return them, how far they go, and whether that is all."""
+        at = max(after + 1, account.first)
+        start, stop = keys.entry(account.owner, at), keys.entry(account.owner, account.next_position)
         if start >= stop:
-            return []
-        if here:
-            return self._engine.page(start, stop, _PAGE)
-        return await asyncio.to_thread(self._engine.page, start, stop, _PAGE)
+            return [], after, True
+        if account.ledger.entries <= _PAGE:  # a short mailbox costs less than the way to another thread and back
+            found = self._engine.page(start, stop, limit)
+        else:
+            found = await asyncio.to_thread(self._engine.page, start, stop, limit)
+        entries = [_stored(account.owner, key, octets) for key, octets in found]
+        if entries and at <= account.first:  # what was scanned over is deleted: the next scan starts behind it
+            account.first = max(account.first, entries[0].position)
+        return entries, entries[-1].position if entries else after, len(found) < limit
 
     async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
         """Delete the entries whose position and id both match; return how many. Raises RelayUnavailable."""
-        remove = self._accounts.remove
-        return await self._writer.run(
-            lambda pending: sum(remove(pending, owner, position, message_id) for position, message_id in entries),
-            grows=False,
-        )
+        accounts = self._accounts
+        return await self._writer.run(lambda pending: accounts.acknowledge(pending, owner, entries), grows=False)
 
     async def depth(self, owner: Username) -> tuple[int, int]:
         """Return the entries and the sealed bytes that the mailbox holds."""
@@ -94,15 +85,16 @@ class RocksMailboxes:
             return 0
         return await self._writer.run(
             lambda pending: sum(
-                accounts.remove(pending, owner, position, None)
+                accounts.remove(pending, owner, position)
                 for owner, position in over + accounts.overdue(now_ms, limit - len(over))
             ),
             grows=False,
         )
 
 
-def _stored(position: Position, entry: Entry) -> Stored:
-    sender, message_id = Username(entry.sender), MessageId(entry.message_id)
+def _stored(owner: Username, key: bytes, octets: bytes) -> Stored:
+    entry = decode_entry(owner, octets)
+    position, sender, message_id = keys.entry_parts(key)[1], Username(entry.sender), MessageId(entry.message_id)
     return Stored(
         position, sender, message_id, entry.attempt, entry.mail_class, entry.accepted_at, entry.expires_at, entry.sealed
     )

@@ -15,7 +15,7 @@ from aimessage.stores.ledger import CONTROL, expired, expiry, malformed
 from aimessage.stores.ports import Posting, Quotas, Receipt, Refusal, Stored
 from aimessage.stores.rocksdb import keys
 from aimessage.stores.rocksdb.engine import Engine
-from aimessage.stores.rocksdb.mailbox import Account, AtHand, decode_entry, encode_entry, indexed_below
+from aimessage.stores.rocksdb.mailbox import Account, AtHand, Attempt, decode_entry, encode_entry, indexed_below
 from aimessage.stores.rocksdb.writer import Batch
 from aimessage.types import MessageId, Position, Username
 
@@ -68,7 +68,7 @@ class Accounts:
                     *(position, sender, message_id, entry.attempt, entry.mail_class),
                     *(entry.accepted_at, entry.expires_at, entry.sealed),
                 )
-                self._hold(account, AtHand(stored, key, keys.attempt(owner, sender, message_id, entry.attempt)))
+                self._hold(account, AtHand(stored, key, (sender, message_id, entry.attempt)))
 
     def of(self, owner: Username) -> Account:
         """Return the counts of one mailbox; those of an unknown one are all zero and not kept."""
@@ -87,13 +87,11 @@ class Accounts:
         account = self._accounts.get(posting.owner)
         if account is None:
             account = self._accounts[posting.owner] = Account(posting.owner)
-        attempt = b"d%b\0%b\0%b%b" % (
-            *(posting.owner.encode(), posting.sender.encode()),
-            *(posting.message_id, posting.attempt.to_bytes(4, "big")),
-        )
+        attempt = posting.sender, posting.message_id, posting.attempt
         known = account.position_of(attempt)
-        if known is None and not account.is_at_hand and (found := batch.get(attempt)) is not None:
-            known = int.from_bytes(found, "big")
+        if known is None and not account.is_at_hand:
+            found = batch.get(keys.attempt(posting.owner, *attempt))
+            known = int.from_bytes(found, "big") if found is not None else None
         if known is not None:
             return self._repeat(batch, account, Position(known))
         refusal = account.ledger.refusal(posting, self._quotas)
@@ -101,25 +99,26 @@ class Accounts:
             return refusal
         oldest = account.ledger.evict(self._quotas) if posting.mail_class == CONTROL else None
         if oldest is not None:
-            self.remove(batch, posting.owner, oldest, None)
+            self.remove(batch, posting.owner, oldest)
         return self._store(batch, account, posting, attempt)
 
-    def _store(self, batch: Batch, account: Account, posting: Posting, attempt: bytes) -> Receipt:
+    def _store(self, batch: Batch, account: Account, posting: Posting, attempt: Attempt) -> Receipt:
         sender, mail_class, sealed = posting.sender, posting.mail_class, posting.sealed
         expires_at = expiry(posting, self._quotas)
-        position = Position(account.next_position)
+        position: Position = account.next_position  # type: ignore[assignment]  # to say so costs a call
+        accepted_at = posting.accepted_at
         stored = Stored(
-            position, sender, posting.message_id, posting.attempt, mail_class, posting.accepted_at, expires_at, sealed
+            position, sender, posting.message_id, posting.attempt, mail_class, accepted_at, expires_at, sealed
         )
-        account.next_position += 1
+        account.next_position = position + 1
         account.ledger.add(position, sender, mail_class, len(sealed))
-        key = b"m%b\0%b" % (account.owner.encode(), position.to_bytes(8, "big"))
+        key = account.prefix + position.to_bytes(8, "big")
         batch.items[key] = encode_entry(stored)
         batch.count(account)
         self._hold(account, AtHand(stored, key, attempt))
         while self._bytes_at_hand > _AT_HAND_BYTES:
             self._index_oldest(batch)
-        return Receipt(position, posting.accepted_at, expires_at, duplicate=False)
+        return Receipt(position, accepted_at, expires_at, False)
 
     def _hold(self, account: Account, entry: AtHand) -> None:
         account.hold(entry)
@@ -133,7 +132,7 @@ class Accounts:
         """Put the entry that has been at hand for longest into the indexes instead."""
         entry, account = self._at_hand.popitem(last=False)
         stored = entry.stored
-        batch.put(entry.attempt, u64(stored.position))
+        batch.put(keys.attempt(account.owner, *entry.attempt), u64(stored.position))
         if stored.expires_at:
             batch.put(keys.expiry(stored.expires_at, stored.position, account.owner), b"")
         account.indexed_below = stored.position + 1
@@ -166,11 +165,19 @@ class Accounts:
         entry = decode_entry(account.owner, octets)
         return Receipt(position, entry.accepted_at, entry.expires_at, duplicate=True)
 
-    def remove(self, batch: Batch, owner: Username, position: Position, message_id: MessageId | None) -> bool:
-        """Delete one entry if it is there and, unless None, *message_id* is its id; return whether it was."""
+    def acknowledge(self, batch: Batch, owner: Username, entries: Iterable[tuple[Position, MessageId]]) -> int:
+        """Delete the entries whose position and id both match; return how many."""
         account = self._accounts.get(owner)
         if account is None:
-            return False
+            return 0
+        return sum([self._remove(batch, account, position, message_id) for position, message_id in entries])
+
+    def remove(self, batch: Batch, owner: Username, position: Position) -> bool:
+        """Delete one entry if it is there; return whether it was."""
+        account = self._accounts.get(owner)
+        return account is not None and self._remove(batch, account, position, None)
+
+    def _remove(self, batch: Batch, account: Account, position: Position, message_id: MessageId | None) -> bool:
         at_hand = account.at(position)
         if at_hand is None:
             return not account.is_at_hand and self._remove_far(batch, account, position, message_id)
