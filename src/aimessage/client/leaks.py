@@ -62,12 +62,21 @@ _SIGNS: Final = (
     *(("npm_", "npm-token"), ("pypi-AgE", "pypi-token"), ("SG.", "sendgrid-key"), ("eyJ", "jwt")),
 )
 """What every secret of a rule holds: most texts hold none of it, and finding that out costs little."""
+_MARKS: Final = ("_", "-", "")
+
+
+def _mark(sign: str) -> str:
+    return next(mark for mark in _MARKS if mark in sign)
+
+
+_BY_MARK: Final = tuple((mark, tuple(pair for pair in _SIGNS if _mark(pair[0]) == mark)) for mark in _MARKS)
+"""The same behind a character that they have in common: a text without it is not searched for any of them."""
 _SIGN_IN_ANY_CASE: Final = "acce"  # of aws-secret-key: letters that no other character folds to
 
 
 def require_no_secret(text: str) -> None:
     """Return nothing if *text* holds nothing that looks like a secret. Raises SecretFound, which names the rule."""
-    suspected = [name for sign, name in _SIGNS if sign in text]
+    suspected = [name for mark, signs in _BY_MARK if mark in text for sign, name in signs if sign in text]
     if _SIGN_IN_ANY_CASE in text.lower():
         suspected.append("aws-secret-key")
     for name in suspected:

@@ -72,16 +72,19 @@ class Sender:
         """Do what `accepted` does, but for what others have left: that is the caller's to `clear`."""
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
         fate = "waiting"
+        delays = Delays()
         with contextlib.suppress(TimeoutError):
             async with self._here.waiting.within(limit.total_seconds()):
-                for delay in Delays():
+                while True:
                     try:
                         fate = await self._try(recipient, message_id)
                         break
                     except Temporary as error:
                         last = error
-                        wait = error.retry_after.total_seconds() if error.retry_after else delay
-                        await self._here.waiting.pause(wait)
+                        delay = next(delays)  # doubled each time, also where the relay names another
+                        await self._here.waiting.pause(
+                            error.retry_after.total_seconds() if error.retry_after else delay
+                        )
                     except MailboxFull as error:
                         raise self.kept(error, message_id) from None
                     except AimessageError as error:

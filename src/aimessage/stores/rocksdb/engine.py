@@ -197,9 +197,11 @@ class Engine:
     def wal_bytes(self) -> int:
         """Return the size of the write-ahead logs."""
         total = 0
-        for log in self._path.glob("*.log"):
-            with suppress(FileNotFoundError):  # the engine drops a log when all in it is in tables
-                total += log.stat().st_size
+        with os.scandir(self._path) as files:
+            for file in files:
+                if file.name.endswith(".log"):
+                    with suppress(FileNotFoundError):  # the engine drops a log when all in it is in tables
+                        total += file.stat().st_size
         return total
 
     def can_grow(self) -> bool:
