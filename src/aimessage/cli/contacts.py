@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 import click
 
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_async, run_local
 
 if TYPE_CHECKING:
     from aimessage.cli.render import Screen
     from aimessage.client import Contact
+    from aimessage.client.local import LocalAgent
 
 __all__ = ["contacts"]
 
@@ -28,12 +29,11 @@ def contacts(_shared: Shared) -> None:
 @shared_options
 def list_all(shared: Shared) -> None:
     """Show everybody we know: key fingerprint, how far the key is trusted, and whether its messages are heard."""
-    run_async(_list(shared))
+    run_local(shared, lambda me: _list(shared, me))
 
 
-async def _list(shared: Shared) -> None:
-    async with shared.agent_here() as me:
-        found, policy = me.contacts(), me.contact_policy
+async def _list(shared: Shared, me: "LocalAgent") -> None:
+    found, policy = me.contacts(), me.contact_policy
     for contact in found:
         _show(shared.screen, contact)
     shared.screen.talk(f"contact policy: {policy}")
@@ -60,12 +60,11 @@ async def _request(shared: Shared, name: str, note: str | None) -> None:
 @shared_options
 def accept(shared: Shared, name: str) -> None:
     """Hear NAME from now on, blocked or not. What waited comes with the next wait or listen, in order."""
-    run_async(_accept(shared, name))
+    run_local(shared, lambda me: _accept(shared, me, name))
 
 
-async def _accept(shared: Shared, name: str) -> None:
-    async with shared.agent_here() as me:
-        _show(shared.screen, me.contact_accept(name))
+async def _accept(shared: Shared, me: "LocalAgent", name: str) -> None:
+    _show(shared.screen, me.contact_accept(name))
 
 
 @contacts.command(short_help="Hear nothing of somebody any more.")
@@ -73,12 +72,11 @@ async def _accept(shared: Shared, name: str) -> None:
 @shared_options
 def block(shared: Shared, name: str) -> None:
     """Hear nothing of NAME any more, and drop what nobody has seen of it. NAME is not told."""
-    run_async(_block(shared, name))
+    run_local(shared, lambda me: _block(shared, me, name))
 
 
-async def _block(shared: Shared, name: str) -> None:
-    async with shared.agent_here() as me:
-        _show(shared.screen, me.contact_block(name))
+async def _block(shared: Shared, me: "LocalAgent", name: str) -> None:
+    _show(shared.screen, me.contact_block(name))
 
 
 @contacts.command(short_help="Say that a key has been compared.")
@@ -91,17 +89,21 @@ def verify(shared: Shared, name: str, fingerprint: str | None) -> None:
     FINGERPRINT is the address that `aimessage whoami` prints at NAME (name~…), or the safety number that both sides
     see: without FINGERPRINT it is printed. A key that has changed is believed in this way only.
     """
-    run_async(_verify(shared, name, fingerprint))
+    if fingerprint is None:
+        run_local(shared, lambda me: _tell_number(shared, me, name))
+    else:
+        run_async(_verify(shared, name, fingerprint))
 
 
-async def _verify(shared: Shared, name: str, fingerprint: str | None) -> None:
+async def _tell_number(shared: Shared, me: "LocalAgent", name: str) -> None:
+    number = me.safety_number(name)
+    shape = {"v": 1, "type": "safety_number", "name": name, "safety_number": number}
+    shared.screen.show(shape, " ".join(number[at : at + 5] for at in range(0, len(number), 5)))
+
+
+async def _verify(shared: Shared, name: str, fingerprint: str) -> None:
     async with shared.agent_here() as me:
-        if fingerprint is None:
-            number = me.safety_number(name)
-            shape = {"v": 1, "type": "safety_number", "name": name, "safety_number": number}
-            shared.screen.show(shape, " ".join(number[at : at + 5] for at in range(0, len(number), 5)))
-        else:
-            _show(shared.screen, await me.contact_verify(name, fingerprint))
+        _show(shared.screen, await me.contact_verify(name, fingerprint))
 
 
 @contacts.command(short_help="Show or set who may write to us.")
@@ -111,14 +113,13 @@ def policy(shared: Shared, choice: str | None) -> None:
     """Show who may write to us, or change it: anybody, contacts only (strangers wait), or contacts only (strangers are
     not kept).
     """
-    run_async(_policy(shared, choice))
+    run_local(shared, lambda me: _policy(shared, me, choice))
 
 
-async def _policy(shared: Shared, choice: str | None) -> None:
-    async with shared.agent_here() as me:
-        if choice is not None:
-            me.set_contact_policy(choice)
-        now = me.contact_policy
+async def _policy(shared: Shared, me: "LocalAgent", choice: str | None) -> None:
+    if choice is not None:
+        me.set_contact_policy(choice)
+    now = me.contact_policy
     shared.screen.show({"v": 1, "type": "contact_policy", "policy": now}, f"contact policy: {now}")
 
 

@@ -6,7 +6,7 @@ import click
 
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.render import json_line, message_line
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_local
 from aimessage.cli.showing import max_chars_option
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from aimessage.cli.render import Screen
     from aimessage.client import Entry
+    from aimessage.client.local import LocalAgent
 
 __all__ = ["history", "show_history"]
 
@@ -46,13 +47,12 @@ def history(shared: Shared, **options: Unpack[_Options]) -> None:
     erased; its fate stays. With --max-chars, the newest messages that fit are shown, long ones cut, and a last line
     tells whether there are earlier ones.
     """
-    run_async(_history(shared, options))
+    run_local(shared, lambda me: _history(shared, me, options))
 
 
-async def _history(shared: Shared, options: _Options) -> None:
+async def _history(shared: Shared, me: "LocalAgent", options: _Options) -> None:
     limit = options["limit"]
-    async with shared.agent_here() as me:
-        entries = me.history(peer=options["peer"], limit=limit + 1, before=options["before"])
+    entries = me.history(peer=options["peer"], limit=limit + 1, before=options["before"])
     show_history(shared.screen, entries, limit, options["max_chars"])
 
 

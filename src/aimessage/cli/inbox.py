@@ -6,12 +6,13 @@ import click
 
 from aimessage.cli.options import Shared, shared_options
 from aimessage.cli.render import json_line
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_brief
 from aimessage.cli.showing import cost_on, max_chars_option, render_option, show_message
 
 if TYPE_CHECKING:
     from aimessage.cli.render import Screen
-    from aimessage.client import InboxPage
+    from aimessage.client import Agent, InboxPage
+    from aimessage.client.brief import BriefAgent
     from aimessage.errors import AimessageError
 
 __all__ = ["inbox", "show_page"]
@@ -53,27 +54,26 @@ def inbox(shared: Shared, **options: Unpack[_Options]) -> None:
     A long message is cut to a preview and says so; "read" gives the whole. What was listed counts as shown and is not
     listed again. The last line tells whether more wait. An empty inbox is no failure: the exit code is 0.
     """
-    run_async(_inbox(shared, options))
+    run_brief(shared, lambda me: _inbox(shared, me, options))
 
 
-async def _inbox(shared: Shared, options: _Options) -> None:
+async def _inbox(shared: Shared, me: "Agent | BriefAgent", options: _Options) -> None:
     screen, render = shared.screen, options["render"]
     behind = footer_chars(screen, next_command(options))
-    async with shared.agent_here() as me:
-        page = await me.inbox(
-            limit=options["limit"],
-            max_chars=options["max_chars"] - behind,
-            cursor=options["cursor"],
-            peek=options["peek"],
-            sender=options["sender"],
-            thread=options["thread"],
-            state=options["state"],
-            cost=cost_on(screen, render),
-            keep=True,
-        )
-        show_page(screen, page, render, next_command(options), me.trouble)
-        if not options["peek"] and options["state"] == "unread":
-            me.shown(page.messages)  # only now: what was not printed comes again
+    page = await me.inbox(
+        limit=options["limit"],
+        max_chars=options["max_chars"] - behind,
+        cursor=options["cursor"],
+        peek=options["peek"],
+        sender=options["sender"],
+        thread=options["thread"],
+        state=options["state"],
+        cost=cost_on(screen, render),
+        keep=True,
+    )
+    show_page(screen, page, render, next_command(options), me.trouble)
+    if not options["peek"] and options["state"] == "unread":
+        me.shown(page.messages)  # only now: what was not printed comes again
 
 
 def show_page(

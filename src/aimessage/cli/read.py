@@ -1,10 +1,15 @@
 """`aimessage read ID`: one message that has come, whole or a piece of it."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_local
 from aimessage.cli.showing import cost_on, max_chars_option, render_option, show_message
+
+if TYPE_CHECKING:
+    from aimessage.client.local import LocalAgent
 
 __all__ = ["read"]
 
@@ -24,24 +29,25 @@ def read(shared: Shared, message_id: str, max_chars: int | None, offset: int, re
 
     With --json, next_offset is where the next piece begins, and null behind the last one.
     """
-    run_async(_read(shared, message_id, max_chars, offset, render))
+    run_local(shared, lambda me: _read(shared, me, message_id, max_chars, offset, render))
 
 
-async def _read(shared: Shared, message_id: str, max_chars: int | None, offset: int, render: str) -> None:
+async def _read(
+    shared: Shared, me: "LocalAgent", message_id: str, max_chars: int | None, offset: int, render: str
+) -> None:
     screen = shared.screen
     behind = _rest(shared, message_id, 10**6)
-    async with shared.agent_here() as me:
-        message = await me.read(
-            message_id,
-            max_chars=None if max_chars is None else max_chars - len(behind) - 1,
-            offset=offset,
-            cost=cost_on(screen, render),
-            keep=True,
-        )
-        show_message(screen, message, render, named=True)
-        if message.next_offset is not None and not screen.as_json:
-            screen.show({}, _rest(shared, message.id, message.next_offset))
-        me.shown([message])  # only now: what was not printed comes again
+    message = await me.read(
+        message_id,
+        max_chars=None if max_chars is None else max_chars - len(behind) - 1,
+        offset=offset,
+        cost=cost_on(screen, render),
+        keep=True,
+    )
+    show_message(screen, message, render, named=True)
+    if message.next_offset is not None and not screen.as_json:
+        screen.show({}, _rest(shared, message.id, message.next_offset))
+    me.shown([message])  # only now: what was not printed comes again
 
 
 def _rest(shared: Shared, message_id: str, offset: int) -> str:

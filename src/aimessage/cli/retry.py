@@ -1,9 +1,14 @@
 """`aimessage retry`: what handlers have given up, and giving it to them again."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_local
+
+if TYPE_CHECKING:
+    from aimessage.client.local import LocalAgent
 
 __all__ = ["retry"]
 
@@ -16,17 +21,16 @@ def retry(shared: Shared, message_ids: tuple[str, ...]) -> None:
 
     To be rid of one instead: aimessage ack ID.
     """
-    run_async(_retry(shared, message_ids))
+    run_local(shared, lambda me: _retry(shared, me, message_ids))
 
 
-async def _retry(shared: Shared, message_ids: tuple[str, ...]) -> None:
+async def _retry(shared: Shared, me: "LocalAgent", message_ids: tuple[str, ...]) -> None:
     from msgspec import to_builtins
 
-    async with shared.agent_here() as me:
-        for message_id in message_ids:
-            me.retry(message_id)
-            shared.screen.show({"v": 1, "type": "retry", "id": message_id}, f"Message {message_id} comes again")
-        for each in [] if message_ids else me.dead_letters():
-            shape = {"v": 1, "type": "dead_letter", **to_builtins(each)}
-            line = f"{each.id} from {each.from_}: given up after {each.tries} tries, {each.trouble}"
-            shared.screen.show(shape, line)
+    for message_id in message_ids:
+        me.retry(message_id)
+        shared.screen.show({"v": 1, "type": "retry", "id": message_id}, f"Message {message_id} comes again")
+    for each in [] if message_ids else me.dead_letters():
+        shape = {"v": 1, "type": "dead_letter", **to_builtins(each)}
+        line = f"{each.id} from {each.from_}: given up after {each.tries} tries, {each.trouble}"
+        shared.screen.show(shape, line)

@@ -1,9 +1,15 @@
 """`aimessage users`: who is there."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_brief
+
+if TYPE_CHECKING:
+    from aimessage.client import Agent
+    from aimessage.client.brief import BriefAgent
 
 __all__ = ["users"]
 
@@ -13,12 +19,11 @@ __all__ = ["users"]
 @shared_options
 def users(shared: Shared, everyone: bool) -> None:
     """List the agents that are online: those whose mail somebody takes in now."""
-    run_async(_list(shared, everyone))
+    run_brief(shared, lambda me: _list(shared, me, everyone=everyone))
 
 
-async def _list(shared: Shared, everyone: bool) -> None:
-    async with shared.agent_here() as me:
-        present = await me.users(everyone=everyone)
+async def _list(shared: Shared, me: "Agent | BriefAgent", *, everyone: bool) -> None:
+    present = await me.users(everyone=everyone)
     for user in present:
         state = "online" if user.online else "offline"
         line = f"{user.username} ({state})" if everyone else user.username

@@ -18,7 +18,7 @@ from aimessage.types import Address, SecretBytes, Username, VaultId
 from aimessage.wire.frames import Prove, Proved, Welcome
 
 if TYPE_CHECKING:
-    from aimessage.client.link import Link
+    from aimessage.client.links import OpenLink
 
 __all__ = ["Here", "Live", "open_here", "proof", "relay_clock"]
 
@@ -68,7 +68,7 @@ _LATEST_MS = 1 << 50  # what a relay may say of its clock
 class Live(msgspec.Struct, frozen=True, eq=False):
     """A link that has logged in, what it was told of our account, and the relay's clock (ms since 1970)."""
 
-    link: "Link"
+    link: "OpenLink"
     proved: Proved
     relay_ms: int
 

@@ -8,27 +8,25 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Self
 
-from aimessage.client import consumers, contacts, deadletters, fates, gate, reading
+from aimessage.client import consumers, contacts, fates, reading
 from aimessage.client.account import Here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
 from aimessage.client.consumers import Filter
 from aimessage.client.contacts import Contact
-from aimessage.client.deadletters import DeadLetter
-from aimessage.client.fates import FATES, Fate
-from aimessage.client.history import Entry, history
+from aimessage.client.fates import FATES
 from aimessage.client.letter import Letter
 from aimessage.client.listening import showing
+from aimessage.client.local import LocalAgent
 from aimessage.client.message import Message
+from aimessage.client.needs import Need
 from aimessage.client.presence import UserPresence, list_users
-from aimessage.client.profile import Profile
 from aimessage.client.reading import Budget, InboxPage, Query, Slice
-from aimessage.client.receiver import Need, Receiver
+from aimessage.client.receiver import Receiver
 from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
 from aimessage.client.sent import Sent, wanted_receipts
 from aimessage.client.taking import answer_to, what_comes
-from aimessage.e2ee.fingerprint import fingerprint, self_certifying
 from aimessage.errors import (
     AimessageError,
     FateTimedOut,
@@ -39,31 +37,16 @@ from aimessage.types import message_id_text, parse_message_id
 __all__ = ["Agent"]
 
 
-class Agent:
+class Agent(LocalAgent):
     """One agent of this machine. One link is opened when it is first needed, and again after it is lost."""
 
     def __init__(self, here: Here, *, notice: Callable[[str], None] | None = None) -> None:
-        self._here = here
+        super().__init__(here)
         self._connection = Connection(here)
         self._changes = Changes(here.vault)
         self._sender = Sender(here, self._connection)
         self._saving = SharedSaving(here, self._connection)
         self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
-
-    @property
-    def profile(self) -> Profile:
-        """Who this is, and where."""
-        return self._here.profile
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of our identity."""
-        return fingerprint(self._here.account.identity)
-
-    @property
-    def address(self) -> str:
-        """Our self-certifying address, `name~…`: it pins without trust in the relay."""
-        return self_certifying(self._here.profile.username, self._here.account.identity)
 
     @property
     def is_connected(self) -> bool:
@@ -75,6 +58,9 @@ class Agent:
         self._sender.close()
         self._connection.close()
         self._here.close()
+
+    def _changed(self) -> None:
+        self._changes.tell()
 
     async def __aenter__(self) -> Self:
         return self
@@ -289,19 +275,9 @@ class Agent:
         cost: Callable[[Message], int] = reading.said_chars,
         keep: bool = False,
     ) -> Slice:
-        """Return a message that is here, from character *offset* on, as far as *max_chars* goes; it counts as shown.
-
-        Raises MessageUnknown; BadValue: not an id, an offset behind the end.
-        """
-        budget = Budget(max_chars or reading.NO_END, cost)
-        message, was_unread = reading.slice_of(self._here, message_id, budget, offset)
-        if was_unread and not keep:
-            self.shown([message])
+        """Return a message as `LocalAgent.read` does, in our hands: it can be answered and acknowledged."""
+        message = await super().read(message_id, max_chars=max_chars, offset=offset, cost=cost, keep=keep)
         return message.held_by(self)
-
-    def past(self, cursor: str) -> InboxPage:
-        """Return what was shown or handled here behind *cursor*, whole, up to 1 000 messages. Raises BadValue."""
-        return reading.look(self._here, Query(1_000, cursor, state="past"), Budget(reading.NO_END), claim=False)
 
     @property
     def trouble(self) -> AimessageError | None:
@@ -310,46 +286,18 @@ class Agent:
 
     def shown(self, messages: Sequence[Message], *, until_handled: bool = False) -> None:
         """A consumer has been shown these messages: they do not come again."""
-        consumers.mark_shown(self._here, [int(each.cursor) for each in messages], until_handled=until_handled)
-        self._changes.tell()
+        super().shown(messages, until_handled=until_handled)
         if messages and self.is_connected and not self._receiver.is_running:  # nobody else tells the senders soon
             self._sender.pay_soon()
-
-    def give_back(self, messages: Sequence[Message]) -> None:
-        """Nobody has been shown these messages of a `wait` or an `inbox` with *keep*: whoever comes next gets them."""
-        consumers.give_back(self._here, [int(each.cursor) for each in messages], seen=False)
-        self._changes.tell()
-
-    def show_again(self, messages: Sequence[Message]) -> None:
-        """These messages were `shown`, but what held them was thrown away unread: they come again, `redelivered`."""
-        consumers.show_again(self._here, [int(each.cursor) for each in messages])
-        self._changes.tell()
 
     async def acknowledge(self, message_id: str) -> None:
         """A consumer has dealt with this message; its sender hears of it, if it asked to.
 
         Raises MessageUnknown; BadValue: not an id.
         """
-        consumers.acknowledge(self._here, parse_message_id(message_id))
-        self._changes.tell()
+        await super().acknowledge(message_id)
         if self.is_connected and not self._receiver.is_running:  # nobody else here would tell the sender soon
             await self._sender.pay()
-
-    def note_failure(self, message: Message, trouble: str, *, most_tries: int) -> int:
-        """A handler could not deal with *message*; return how often that has happened, in earlier processes too.
-
-        At *most_tries* it is given up: no consumer gets it again until `retry`; `dead_letters` shows it.
-        """
-        return deadletters.note_failure(self._here, int(message.cursor), trouble, most_tries)
-
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages that handlers have given up, the oldest first."""
-        return deadletters.listed(self._here)
-
-    def retry(self, message_id: str) -> None:
-        """Give a message that was given up to the next consumer. Raises MessageUnknown; BadValue: not an id."""
-        deadletters.revive(self._here, parse_message_id(message_id))
-        self._changes.tell()
 
     async def flush(self) -> None:
         """Send, as far as that is quick, the receipts that are owed and what earlier commands left in the outbox."""
@@ -376,10 +324,6 @@ class Agent:
             allow_secrets=allow_secrets,
         )
 
-    def contacts(self) -> list[Contact]:
-        """Return everybody we know, by name: whose messages we hear, who waits for a word, whom we block."""
-        return contacts.listed(self._here)
-
     async def contact_request(self, name: str, note: str | None = None) -> Sent:
         """Ask to be heard by *name*, with a *note* that it sees once it accepts; its answers are heard from now on.
 
@@ -388,48 +332,15 @@ class Agent:
         text = note if note is not None else f"{self.profile.username} asks to be your contact"
         return await self._send(name, Letter(text, contact="requested"), "accepted", timedelta(seconds=30))
 
-    def contact_accept(self, name: str) -> Contact:
-        """Hear *name* from now on, blocked or not; what waited of it comes next, in order. Raises UsernameMalformed."""
-        return self._told(contacts.accept(self._here, name))
-
-    def contact_block(self, name: str) -> Contact:
-        """Hear nothing of *name* any more, and drop what nobody has seen; nobody is told. Raises UsernameMalformed."""
-        return self._told(contacts.block(self._here, name))
-
     async def contact_verify(self, name: str, fingerprint: str) -> Contact:
         """Believe the key of *name* that has this *fingerprint*: its address `name~…`, or our common safety number.
 
         It must come from a person, over another channel. A changed key is believed so, too, and what came under it is
         asked for again. Raises PeerIdentityChanged: no key of *name* has it; BadValue: it is too short or malformed.
         """
-        return self._told(await contacts.verify(self._here, self._connection, name, fingerprint))
-
-    def safety_number(self, name: str) -> str:
-        """Return the 60 digits that we and *name* see alike. Raises NotFound: we do not know its key."""
-        return contacts.safety_number_with(self._here, name)
-
-    @property
-    def contact_policy(self) -> str:
-        """Who may write to us: `open`, `contacts` (strangers wait for a word) or `closed`."""
-        with self._here.vault.reading() as vault:
-            return gate.policy_of(vault).value
-
-    def set_contact_policy(self, policy: str) -> None:
-        """Change who may write to us. Raises BadValue."""
-        with self._here.vault.transaction() as vault:
-            gate.save_policy(vault, gate.parse_policy(policy))
-
-    def _told(self, contact: Contact) -> Contact:
-        self._changes.tell()
+        contact = await contacts.verify(self._here, self._connection, name, fingerprint)
+        self._changed()
         return contact
-
-    def status(self, message_id: str) -> Fate:
-        """Return what is known of one message of ours. Raises MessageUnknown; BadValue: not an id."""
-        return fates.status(self._here, parse_message_id(message_id))
-
-    def history(self, *, peer: str | None = None, limit: int = 50, before: str | None = None) -> list[Entry]:
-        """Return up to *limit* messages both ways, the newest last, all before the cursor *before*."""
-        return history(self._here, peer=peer, limit=limit, before=before)
 
     async def refresh(self, *, timeout: timedelta | float = 5) -> bool:  # noqa: ASYNC109 - best effort
         """Take in what waits at the relay, if this machine is the active one; return whether that was possible."""

@@ -11,9 +11,9 @@ from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from aimessage.client import fates
-from aimessage.client.account import Here, proof, relay_clock
+from aimessage.client.account import Here, Live, proof, relay_clock
 from aimessage.client.dialling import Route, dialled_host
-from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, OpenLink, Paces, judge, lots, refusal, turned_away
+from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Paces, judge, lots, refusal, turned_away
 from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
 from aimessage.crypto.random import Entropy
@@ -53,7 +53,9 @@ class BlockingLink:
         self._ids = itertools.count(1)
         self._paces = Paces()
         self._events: list[RelayFrame | LinkFailed] = []
-        self._proved = self.is_lost = False
+        self._pushes: list[RelayFrame] = []
+        self._proved: Proved | None = None
+        self.is_lost = False
         self._socket = self._dial()
 
     def greet(self) -> Welcome:
@@ -74,6 +76,35 @@ class BlockingLink:
             if not isinstance(event, LinkFailed):
                 self._handle(event)
         self._machine.prove(proof)
+
+    async def proved(self) -> Proved:
+        """Return what the relay says of our account, having waited for it. Raises what it refuses us with, LinkLost."""
+        try:
+            self._write(self._machine.data_to_send())
+            while self._proved is None:
+                self._handle(self._next())
+        except BaseException:
+            self.close()
+            raise
+        return self._proved
+
+    async def pushed(self) -> list[RelayFrame]:
+        """Return, once each, the frames that answer no request: at least one, and all that came with it.
+
+        Raises LinkLost, and what the relay says farewell with; TimeoutError.
+        """
+        try:
+            while not self._pushes or self._events:
+                self._handle(self._next())
+        except BaseException:
+            self.close()
+            raise
+        pushes, self._pushes = self._pushes, []
+        return pushes
+
+    def tell(self, frame: ClientFrame) -> None:
+        """Send one frame that has no answer. Raises LinkLost."""
+        self._send([frame])
 
     async def request(self, build: Callable[[int], ClientFrame], answer: type[_AnswerT]) -> _AnswerT:
         """Send one request and return its answer.
@@ -155,7 +186,7 @@ class BlockingLink:
         if proof and sum(map(len, messages)) >= PIPELINE_BYTES:  # more than a relay keeps for whom it does not know
             self._write(proof)
             proof = []
-            while not self._proved:
+            while self._proved is None:
                 self._handle(self._next())
         self._write(proof + messages)
 
@@ -186,11 +217,11 @@ class BlockingLink:
     def _handle(self, frame: RelayFrame) -> None:
         match frame:
             case Proved():
-                self._proved = True
+                self._proved = frame
             case Refused(id=0) | Bye():
                 raise refusal(frame)
             case _:
-                pass  # a hint about our stock: not this command's business
+                self._pushes.append(frame)
 
     def _read(self) -> None:
         try:
@@ -243,8 +274,9 @@ class BlockingReach:
         self._waiting = waiting
         self._route = route
         self._link: BlockingLink | None = None
+        self._relay_ms = 0
 
-    async def link(self) -> OpenLink:
+    async def link(self) -> BlockingLink:
         """Return a link that was good just now.
 
         Raises RelayUnreachable, NotARelay, CertificateRefused, RelayChanged.
@@ -252,6 +284,16 @@ class BlockingReach:
         if self._link is None or self._link.is_lost:
             self._link = await self._open()
         return self._link
+
+    async def live(self) -> Live:
+        """Return a link whose login the relay has answered. Raises what `link` does, and what refuses us."""
+        link = await self.link()
+        return Live(link, await link.proved(), self._relay_ms)
+
+    @property
+    def was_used(self) -> bool:
+        """Whether this command has spoken with the relay."""
+        return self._link is not None
 
     def close(self) -> None:
         """Close the link."""
@@ -265,7 +307,8 @@ class BlockingReach:
                 link = BlockingLink(self._route, self._waiting, self._here.clock, self._here.entropy)
                 welcome = link.greet()
             link.prove(proof(self._here, welcome))
-            fates.expire(self._here, relay_clock(welcome))
+            self._relay_ms = relay_clock(welcome)
+            fates.expire(self._here, self._relay_ms)
         except BaseException as error:
             if link is not None:
                 link.close()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from aimessage.client import fates
 from aimessage.client.account import Here, Live, proof, relay_clock
-from aimessage.client.link import open_link
+from aimessage.client.link import Link, open_link
 from aimessage.client.links import OpenLink
 from aimessage.types import Username
 from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
@@ -15,8 +15,14 @@ __all__ = ["Connected", "Connection", "log_in"]
 _PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
 
 
-class Connected(Live, frozen=True, eq=False):
-    """A link that has logged in, and what the relay pushes on it."""
+class LiveLink(Live, frozen=True, eq=False):
+    """A link of the event loop's that has logged in."""
+
+    link: Link
+
+
+class Connected(LiveLink, frozen=True, eq=False):
+    """Such a link, and what the relay pushes on it."""
 
     pushes: "asyncio.Queue[RelayFrame]"
 
@@ -68,14 +74,14 @@ class Connection:
             self._now = None
 
 
-async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> Live:
+async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> LiveLink:
     """Return a link that has proved our identity to the relay that was pinned at registration.
 
     Raises RelayChanged, ProofRejected, HostRefused, and what `open_link` does.
     """
     link, welcome = await open_link(here.profile.server, on_push, here.profile.dialling)
     try:
-        return Live(link, await link.prove(proof(here, welcome)), relay_clock(welcome))
+        return LiveLink(link, await link.prove(proof(here, welcome)), relay_clock(welcome))
     except BaseException:
         link.close()
         raise

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aimessage.client.link import Link
+from aimessage.client.links import OpenLink
 from aimessage.wire.frames import ListUsers, Users
 
 __all__ = ["UserPresence", "list_users"]
@@ -16,7 +16,7 @@ class UserPresence:
     online: bool
 
 
-async def list_users(link: Link, *, everyone: bool) -> list[UserPresence]:
+async def list_users(link: OpenLink, *, everyone: bool) -> list[UserPresence]:
     """Return who is online, or everybody who is registered, by name. Raises what the relay answers."""
     found: list[UserPresence] = []
     after, more = "", True

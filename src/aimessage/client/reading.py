@@ -18,7 +18,7 @@ from aimessage.client import consumers
 from aimessage.client.account import Here
 from aimessage.client.consumers import Filter
 from aimessage.client.message import Message, Replier
-from aimessage.client.receiver import Need, Receiver
+from aimessage.client.needs import Intake, Need
 from aimessage.errors import BadValue, MessageUnknown
 from aimessage.types import message_id_text, parse_message_id
 
@@ -158,14 +158,14 @@ class Budget:
         return found
 
 
-async def next_page(here: Here, receiver: Receiver, query: Query, budget: Budget, *, peek: bool) -> InboxPage:
+async def next_page(here: Here, intake: Intake, query: Query, budget: Budget, *, peek: bool) -> InboxPage:
     """Have the mail taken in, then `look`. Raises BadValue, and what stands before the relay if nothing is here."""
     query, budget = query.checked(), budget.checked()  # before the relay is troubled
     peek = peek or not query.is_unread
-    await receiver.settle(Need.WATCH if peek else Need.RECEIVE, _SETTLE)
+    await intake.settle(Need.WATCH if peek else Need.RECEIVE, _SETTLE)
     page = look(here, query, budget, claim=not peek)
-    if not page.messages and receiver.trouble is not None:
-        raise receiver.trouble  # nothing is here, and nothing can come
+    if not page.messages and intake.trouble is not None:
+        raise intake.trouble  # nothing is here, and nothing can come
     return page
 
 

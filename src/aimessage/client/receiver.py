@@ -6,35 +6,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import IntEnum
 
 from aimessage.client.account import Here
 from aimessage.client.changes import Changes, Watch
 from aimessage.client.connection import Connection
 from aimessage.client.delays import Delays
 from aimessage.client.handover import Handover
+from aimessage.client.joining import renew_vault
 from aimessage.client.locks import take_lock
-from aimessage.client.subscription import Subscription, renew_vault
+from aimessage.client.needs import Need
+from aimessage.client.subscription import Subscription
 from aimessage.errors import AimessageError, GenerationStale, NotARelay, Superseded, Temporary
 
-__all__ = ["Need", "Receiver"]
+__all__ = ["Receiver"]
 
 _LEASE_SECONDS = 0.2  # between tries for the lease, where another process has it
 _PASSIVE_SECONDS = 5.0  # between looks whether this machine has become the active one
 _LOOK_SECONDS = 0.02  # between looks whether somebody else is to receive
 _COURTESY_SECONDS = 1.0  # what a helper leaves to the `listen` that wants the lease
-
-
-class Need(IntEnum):
-    """Why somebody in this process wants mail taken in; the strongest decides.
-
-    WATCH: for a fate, if this machine is the identity's active one. RECEIVE: for messages, and makes it the active one.
-    LISTEN: for long, and takes the lease from any other process here.
-    """
-
-    WATCH = 1
-    RECEIVE = 2
-    LISTEN = 3
 
 
 @dataclass(eq=False)
@@ -128,9 +117,7 @@ class Receiver:
                     await self._turn(progress)
                 except GenerationStale:
                     self.connection.close()
-                    renew_vault(self.here)
-                    self.notice("this vault is a copy, or was rolled back: it goes on under a new vault id, and every "
-                                "session starts anew; nothing was sealed twice with one key")  # fmt: skip
+                    self.notice(renew_vault(self.here))
                 except AimessageError as error:
                     # A relay of ours was here: what answers in its place meanwhile (a proxy without it) passes.
                     if not (isinstance(error, Temporary) or (progress.met and isinstance(error, NotARelay))):

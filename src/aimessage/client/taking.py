@@ -12,7 +12,8 @@ from aimessage.client import consumers, fates
 from aimessage.client.account import Here
 from aimessage.client.consumers import Filter
 from aimessage.client.message import Message
-from aimessage.client.receiver import Need, Receiver
+from aimessage.client.needs import Need
+from aimessage.client.receiver import Receiver
 from aimessage.types import MessageId
 
 __all__ = ["answer_to", "what_comes"]
