@@ -1,39 +1,45 @@
 """The door: the group of commands, and the one boundary where every failure becomes a sentence and an exit code."""
 
+import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 
 from aimessage import __version__
-from aimessage.cli.ask import ask
-from aimessage.cli.completion import completion
-from aimessage.cli.contacts import contacts
-from aimessage.cli.doctor import doctor
 from aimessage.cli.endings import quietly_closed, told
 from aimessage.cli.failures import EXIT_HELP, INTERRUPTED, OutputClosed
-from aimessage.cli.fates import ack, status
-from aimessage.cli.history import history
-from aimessage.cli.inbox import inbox
-from aimessage.cli.listen import listen
-from aimessage.cli.mcp import mcp
 from aimessage.cli.options import Shared, begin, output_is_json, said_flags, shared_options
-from aimessage.cli.read import read
-from aimessage.cli.register import register
 from aimessage.cli.render import Screen, prepare_streams
-from aimessage.cli.restore import restore
-from aimessage.cli.retry import retry
-from aimessage.cli.schema import schema
-from aimessage.cli.send import send
-from aimessage.cli.skill import skill
-from aimessage.cli.token_show import token
-from aimessage.cli.up import down, up
-from aimessage.cli.users import users
-from aimessage.cli.wait import wait
-from aimessage.cli.whoami import whoami
 
 __all__ = ["cli", "main", "run"]
+
+
+# In the order in which they are needed; each is in the module of its name, or in the one that stands behind it.
+_COMMANDS = {
+    "register": "", "send": "", "ask": "", "wait": "", "inbox": "", "read": "", "listen": "", "ack": "fates",
+    "retry": "", "status": "fates", "history": "", "users": "", "contacts": "", "whoami": "", "doctor": "", "up": "",
+    "down": "up", "restore": "", "token": "token_show", "mcp": "", "schema": "", "skill": "", "completion": "",
+}  # fmt: skip
+
+
+class _OnDemand(Mapping[str, click.Command]):
+    """Loads a command when it is asked for: all of them together take as long as one needs."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module = importlib.import_module(f"aimessage.cli.{_COMMANDS[name] or name}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def __contains__(self, name: object) -> bool:
+        return name in _COMMANDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
 
 
 class _Group(click.Group):
@@ -54,12 +60,7 @@ def cli(_shared: Shared) -> None:
         click.echo(context.get_help())
 
 
-_COMMANDS = (
-    *(register, send, ask, wait, inbox, read, listen, ack, retry, status, history, users, contacts),
-    *(whoami, doctor, up, down, restore, token, mcp, schema, skill, completion),
-)
-for _command in _COMMANDS:
-    cli.add_command(_command)
+cli.commands = _OnDemand()  # type: ignore[assignment]  # click would take more: it is never added to
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -76,7 +77,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def main() -> None:
-    """Run the command line of this process and exit."""
+def main() -> int:
+    """Run the command line of this process and return its exit code."""
     prepare_streams()
-    sys.exit(run(sys.argv[1:], os.environ))
+    return run(sys.argv[1:], os.environ)

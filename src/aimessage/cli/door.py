@@ -13,16 +13,19 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    gc.disable()  # most processes end before there is anything to collect; an event loop starts it again
     plain = read_plain_send(sys.argv[1:], os.environ)
     if plain is None or not _run_plainly(plain):
         from aimessage.cli.app import main as run_all
 
-        run_all()
+        code = run_all()
+        if "asyncio" not in sys.modules:  # nothing runs beside us that would have to be ended first
+            _end(code)
+        sys.exit(code)
 
 
 def _run_plainly(plain: PlainSend) -> bool:
     """Send and end the process; return False if that needs more than the short way has."""
-    gc.disable()  # this process ends before there is anything to collect
     try:
         code = _sent(plain)
     except KeyboardInterrupt:
@@ -31,7 +34,6 @@ def _run_plainly(plain: PlainSend) -> bool:
         code = _failed(plain, problem)
     if code is not None:
         _end(code)
-    gc.enable()
     return False
 
 

@@ -1,5 +1,6 @@
 """From a click command to its work and back; the event loop is imported only where a command needs it."""
 
+import gc
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run *work* to its end on a fresh event loop and return its result; Ctrl-C cancels it in order."""
     import asyncio
 
+    gc.enable()  # the door has disabled it
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:

@@ -31,6 +31,7 @@ class Fetching:
         self._here = here
         self._reach = reach
         self._notice = notice
+        self._is_subscribed = False
         self.trouble: AimessageError | None = None
 
     async def settle(self, need: Need, limit: timedelta) -> None:
@@ -38,13 +39,18 @@ class Fetching:
 
         Raises what `Agent.listen` does.
         """
+        clock = self._here.clock
+        until = clock.monotonic() + limit.total_seconds()
         try:
             async with self._here.waiting.within(limit.total_seconds()):
                 await self._fetch(need)
         except TimeoutError:
-            if not self._reach.was_used:
+            if not self._is_subscribed:
                 self.trouble = RelayUnreachable("the relay did not answer in time")
-        except Temporary as error:
+        except AimessageError as error:
+            # Who has said nothing until now may be a relay all the same: what is here already is shown.
+            if not isinstance(error, Temporary) and clock.monotonic() < until:
+                raise
             self.trouble = error
 
     async def _fetch(self, need: Need) -> None:
@@ -66,6 +72,7 @@ class Fetching:
         wish = self._wishes()
         if not await subscribe(here, live, publish=need > Need.WATCH):
             return  # another machine is the active one
+        self._is_subscribed = True
         if need > Need.WATCH:
             with suppress(AimessageError, TimeoutError):
                 async with here.waiting.within(_STORE_SECONDS):
