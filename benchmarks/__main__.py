@@ -17,6 +17,7 @@ MEASURES: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "floors": lambda _: floors.floors(),
     "core": core.core,
     "send": commands.send,
+    "looks": commands.looks,
     "pingpong": agents.pingpong,
     "sessions": agents.sessions,
     "pair": partial(agents.throughput, pairs=1, count=20_000, bar=10_000),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import msgspec
 
@@ -42,8 +41,7 @@ __all__ = [
 _COLUMNS = "row, sender, id, kind, received_at, content, flags, redelivered"
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """Which messages a consumer wants; None is any."""
 
     sender: str | None = None

@@ -1,7 +1,8 @@
 """What was said, both ways, in the order of our own clock."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from aimessage.client import consumers, fates
 from aimessage.client.account import Here
@@ -12,13 +13,12 @@ from aimessage.errors import BadValue
 __all__ = ["Entry", "history"]
 
 _END = 1 << 62
-_SENT = re.compile(r"([0-9]{1,18})s([0-9a-f]{32})")
-_RECEIVED = re.compile(r"([0-9]{1,18})r([0-9]{1,18})")
+_SENT = r"([0-9]{1,18})s([0-9a-f]{32})"
+_RECEIVED = r"([0-9]{1,18})r([0-9]{1,18})"
 _LAST_ID = b"\xff" * 17
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One message of ours, or one that came; a page before *cursor* ends just before this entry."""
 
     cursor: str
@@ -42,8 +42,8 @@ def _places(before: str | None) -> tuple[tuple[int, bytes], tuple[int, int]]:
     """Return where to go on among ours and theirs; of one moment, ours stand first."""
     if before is None:
         return (_END, b""), (_END, 0)
-    if found := _SENT.fullmatch(before):
+    if found := re.fullmatch(_SENT, before):
         return (int(found[1]), bytes.fromhex(found[2])), (int(found[1]), 0)
-    if found := _RECEIVED.fullmatch(before):
+    if found := re.fullmatch(_RECEIVED, before):
         return (int(found[1]), _LAST_ID), (int(found[1]), int(found[2]))
     raise BadValue("this is not a cursor", hint="use the cursor of an earlier entry of: aimessage history --json")

@@ -1,6 +1,6 @@
 """Who is registered at the relay, and who is there now: the relay's word, a hint."""
 
-from dataclasses import dataclass
+import msgspec
 
 from aimessage.client.links import OpenLink
 from aimessage.wire.frames import ListUsers, Users
@@ -8,8 +8,7 @@ from aimessage.wire.frames import ListUsers, Users
 __all__ = ["UserPresence", "list_users"]
 
 
-@dataclass(frozen=True, slots=True)
-class UserPresence:
+class UserPresence(msgspec.Struct, frozen=True):
     """One registered agent and whether it has a link now: the relay's word, a hint."""
 
     username: str

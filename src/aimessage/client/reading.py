@@ -6,7 +6,6 @@ Whoever reads pays for every character, so a page never takes more than it was a
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -61,8 +60,7 @@ _MOST = 1_000
 _SETTLE = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
-class InboxPage:
+class InboxPage(msgspec.Struct, frozen=True):
     """A page of messages, oldest first. The next page is asked for with *cursor*; None where nothing was listed.
 
     *truncated*: of at least one message, only a part is here. *more_waiting*: more messages fit the question.
@@ -75,7 +73,7 @@ class InboxPage:
 
     def held_by(self, agent: Replier) -> Self:
         """Return this page with its messages in the hands of *agent*."""
-        return replace(self, messages=tuple(message.held_by(agent) for message in self.messages))
+        return msgspec.structs.replace(self, messages=tuple(message.held_by(agent) for message in self.messages))
 
 
 class Slice(Message, frozen=True):
@@ -88,8 +86,7 @@ class Slice(Message, frozen=True):
     next_offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """Which messages, and how many at most; *after* is the cursor of a page before."""
 
     limit: int = 20
@@ -132,8 +129,7 @@ def said_chars(message: Message) -> int:
     return len(_said(message))
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """How many characters may be spent, and what showing one message costs; a cut message costs less than a whole."""
 
     chars: int = PAGE_CHARS
