@@ -60,8 +60,8 @@ def sent(home: Home, sender: str, to: str, text: str) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["inbox", "inbox --peek", "read ID", "status SENT", "status SENT --offline", "ack ID", "users --all", "history",
-     "contacts list", "contacts verify bobby", "contacts policy", "whoami", "retry"],
+    ["inbox", "inbox --peek", "wait --timeout 30", "read ID", "status SENT", "status SENT --offline", "ack ID",
+     "users --all", "history", "contacts list", "contacts verify bobby", "contacts policy", "whoami", "retry"],
 )  # fmt: skip
 def test_what_looks_and_ends_loads_no_event_loop_and_nothing_that_it_does_not_use(command: str, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
@@ -69,6 +69,7 @@ def test_what_looks_and_ends_loads_no_event_loop_and_nothing_that_it_does_not_us
         registered(home, relay.url, "alice", "bobby")
         ours, theirs = sent(home, "alice", "bobby", "one"), sent(home, "bobby", "alice", "two")
         home.run("inbox", "-a", "alice").ok()
+        sent(home, "bobby", "alice", "three")
         words = [{"ID": theirs, "SENT": ours}.get(word, word) for word in command.split()]
 
         done = subprocess.run(
@@ -171,3 +172,52 @@ def test_whoever_waits_for_a_silent_relay_can_be_interrupted(command: str, relay
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate()
     assert (waiting.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_wait_outlives_its_relay_and_gets_what_comes_after(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with running_relay(tmp_path / "relay") as relay:
+        registered(home, relay.url, "alice", "bobby")
+        waiting = home.start("wait", "-a", "bobby", "--timeout", "80s", "--json")
+        while home.run("users", "-a", "alice", "--json").ok().objects() == []:
+            assert waiting.poll() is None
+        relay.stop()
+    with running_relay(tmp_path / "relay", "--port", str(relay.port)):
+        sent(home, "alice", "bobby", "after the restart")
+        out, err = waiting.communicate(timeout=90)
+    assert (waiting.returncode, err) == (0, b"")
+    assert b"after the restart" in out
+
+
+def test_an_interrupted_wait_has_taken_nothing(relay: Relay, home: Home) -> None:
+    registered(home, relay.url, "rosa", "sven")
+    waiting = home.start("wait", "-a", "sven", "--from", "nobody", "--timeout", "80s")
+    while [user["username"] for user in home.run("users", "-a", "rosa", "--json").ok().objects()] != ["sven"]:
+        assert waiting.poll() is None
+    message_id = sent(home, "rosa", "sven", "for whoever comes next")
+    while home.run("status", "-a", "rosa", message_id, "--json").ok().objects()[0]["state"] != "delivered":
+        assert waiting.poll() is None
+    waiting.send_signal(signal.SIGINT)
+    assert (waiting.wait(timeout=30), *waiting.communicate()) == (130, b"", b"")
+
+    [message, _] = home.run("inbox", "-a", "sven", "--json").ok().objects()
+
+    assert (message["text"], message["redelivered"]) == ("for whoever comes next", False)
+
+
+def test_a_listen_takes_over_from_a_wait_which_still_sees_what_it_waits_for(relay: Relay, home: Home) -> None:
+    registered(home, relay.url, "tina", "udo")
+    waiting = home.start("wait", "-a", "udo", "--thread", "mine", "--timeout", "80s", "--json")
+    while "udo" not in [user["username"] for user in home.run("users", "-a", "tina", "--json").ok().objects()]:
+        assert waiting.poll() is None
+    listening = home.start("listen", "-a", "udo", "--thread", "other", "--json")
+    try:
+        home.run("send", "-a", "tina", "--to", "udo", "-m", "to the listener", "--thread", "other").ok()
+        assert listening.stdout is not None
+        assert b"to the listener" in listening.stdout.readline()
+        home.run("send", "-a", "tina", "--to", "udo", "-m", "to the waiter", "--thread", "mine").ok()
+        out, _ = waiting.communicate(timeout=60)
+        assert (waiting.returncode, b"to the waiter" in out) == (0, True)
+    finally:
+        listening.kill()
+        listening.communicate()

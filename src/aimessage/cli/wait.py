@@ -8,7 +8,7 @@ import click
 from aimessage.cli.durations import DURATION
 from aimessage.cli.inbox import footer_chars, show_page
 from aimessage.cli.options import Shared, shared_options
-from aimessage.cli.running import run_async
+from aimessage.cli.running import run_brief
 from aimessage.cli.showing import cost_on, max_chars_option, render_option, show_message
 from aimessage.errors import TimedOut
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aimessage.cli.render import Screen
-    from aimessage.client import Message
+    from aimessage.client import Agent, Message
+    from aimessage.client.brief import BriefAgent
 
 __all__ = ["wait"]
 
@@ -50,28 +51,27 @@ def wait(shared: Shared, **options: Unpack[_Options]) -> None:
     Runs beside a listen of the same agent: each message goes to one of them. With --max-chars, long messages are cut to
     previews as by inbox, and a last line tells whether more wait.
     """
-    if not run_async(_wait(shared, options)):
+    if not run_brief(shared, lambda me: _wait(shared, me, options)):
         raise TimedOut("nothing came in time", hint="aimessage wait --timeout 5m")
 
 
-async def _wait(shared: Shared, options: _Options) -> int:
+async def _wait(shared: Shared, me: "Agent | BriefAgent", options: _Options) -> int:
     render = options["render"]
-    async with shared.agent_here() as me:
-        messages = await me.wait(
-            sender=options["sender"],
-            thread=options["thread"],
-            limit=options["limit"],
-            timeout=options["timeout"],
-            keep=True,
-        )
-        shown = messages
-        if messages and options["max_chars"] is not None:
-            shown = _within(shared.screen, messages, options["max_chars"], render)
-            me.give_back(messages[len(shown) :])
-        else:
-            for message in messages:
-                show_message(shared.screen, message, render)
-        me.shown(shown)  # only now: what was not printed comes again
+    messages = await me.wait(
+        sender=options["sender"],
+        thread=options["thread"],
+        limit=options["limit"],
+        timeout=options["timeout"],
+        keep=True,
+    )
+    shown = messages
+    if messages and options["max_chars"] is not None:
+        shown = _within(shared.screen, messages, options["max_chars"], render)
+        me.give_back(messages[len(shown) :])
+    else:
+        for message in messages:
+            show_message(shared.screen, message, render)
+    me.shown(shown)  # only now: what was not printed comes again
     return len(messages)
 
 

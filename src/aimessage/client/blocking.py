@@ -38,6 +38,12 @@ __all__ = ["BlockingLink", "BlockingReach"]
 
 _READ_BYTES = 65_536
 _PORTS = {"ws": 80, "wss": 443}
+_KEEP_ALIVE = {
+    "TCP_KEEPIDLE": 25,
+    "TCP_KEEPALIVE": 25,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+}  # as the system names them
 _AnswerT = TypeVar("_AnswerT")
 
 
@@ -91,11 +97,13 @@ class BlockingLink:
     async def pushed(self) -> list[RelayFrame]:
         """Return, once each, the frames that answer no request: at least one, and all that came with it.
 
-        Raises LinkLost, and what the relay says farewell with; TimeoutError.
+        Raises LinkLost, and what the relay says farewell with; TimeoutError: nothing came, and the link goes on.
         """
         try:
             while not self._pushes or self._events:
                 self._handle(self._next())
+        except TimeoutError:  # what has come of a message is kept
+            raise
         except BaseException:
             self.close()
             raise
@@ -169,6 +177,7 @@ class BlockingLink:
         address = (cast("str", host.encode("ascii")), port)
         plain = socket.create_connection(address, min(self._waiting.left(), GREETING_SECONDS))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(plain)
         if self._route.tls is None:
             return plain
         try:
@@ -201,6 +210,7 @@ class BlockingLink:
                 self._socket.settimeout(self._patience())
                 self._socket.sendall(octets)
             except TimeoutError:
+                self.close()  # a part of it may have left
                 raise
             except OSError:
                 raise LinkLost("the connection to the relay broke") from None
@@ -252,6 +262,14 @@ class BlockingLink:
     def _patience(self) -> float | None:
         left = self._waiting.left()
         return None if left == float("inf") else left
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the system ask whether the other end is still there, as the event loop's links do themselves."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _framing(server: str, entropy: Entropy) -> ClientWebSocket:

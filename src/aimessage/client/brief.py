@@ -4,13 +4,14 @@ It does what `Agent` does, by the same flows, as far as nothing has to be waited
 """
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import timedelta
 
-from aimessage.client import reading
+from aimessage.client import consumers, reading
 from aimessage.client.account import Here, open_here
 from aimessage.client.blocking import BlockingReach
 from aimessage.client.config import Settings
+from aimessage.client.consumers import Filter
 from aimessage.client.fetching import Fetching
 from aimessage.client.local import LocalAgent
 from aimessage.client.message import Message
@@ -72,6 +73,33 @@ class BriefAgent(LocalAgent):
         if not (peek or keep) and query.is_unread:
             self.shown(page.messages)
         return page
+
+    async def wait(
+        self,
+        *,
+        sender: str | None = None,
+        thread: str | None = None,
+        limit: int = 100,
+        timeout: timedelta,  # noqa: ASYNC109 - a wait is a time-out
+        keep: bool = False,
+    ) -> list[Message]:
+        """Return everything that waits, up to *limit*, as soon as there is something, as `Agent.wait` does."""
+        wanted, found = Filter(sender, thread), list[tuple[int, Message]]()
+        try:
+            async with aclosing(self._intake.arrivals(timeout.total_seconds())) as arrivals:
+                async for _ in arrivals:
+                    found = consumers.claim(self._here, wanted, limit)
+                    if found:
+                        break
+        except BaseException:  # interrupted before anybody could be shown them
+            consumers.give_back(self._here, [row for row, _ in found], seen=False)
+            raise
+        if not found and self.trouble is not None:
+            raise self.trouble
+        messages = [message for _, message in found]
+        if not keep:
+            self.shown(messages)
+        return messages
 
     async def refresh(self, *, timeout: timedelta = timedelta(seconds=5)) -> bool:  # noqa: ASYNC109 - best effort
         """Take in what waits at the relay, if this machine is the active one; return whether that was possible."""
