@@ -7,6 +7,7 @@ or subscribe uses `link` instead.
 import itertools
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -61,8 +62,13 @@ class BlockingLink:
         self._events: list[RelayFrame | LinkFailed] = []
         self._pushes: list[RelayFrame] = []
         self._proved: Proved | None = None
-        self.is_lost = False
+        self._is_closed = self._is_over = False
         self._socket = self._dial()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent on it any more."""
+        return self._is_closed or (self._is_over and not self._events)
 
     def greet(self) -> Welcome:
         """Open the WebSocket and return the relay's greeting. Raises NotARelay, LinkLost; TimeoutError."""
@@ -167,7 +173,7 @@ class BlockingLink:
 
     def close(self) -> None:
         """Close the connection."""
-        self.is_lost = True
+        self._is_closed = True
         self._socket.close()
 
     def _dial(self) -> socket.socket:
@@ -218,6 +224,8 @@ class BlockingLink:
     def _next(self) -> RelayFrame:
         """Return the next frame that the relay sent."""
         while not self._events:
+            if self._is_over:  # only now: what came before the end is heard first
+                raise LinkLost("the connection to the relay broke")
             self._read()
         event = self._events.pop(0)
         if isinstance(event, LinkFailed):
@@ -250,14 +258,15 @@ class BlockingLink:
                     self._machine.receive_message(event)
                     self._events += self._machine.events_received()
                 case SocketClosed():
-                    raise LinkLost("the connection to the relay broke")
+                    self._is_over = True
                 case SocketRefused(status=status, retry_after=retry_after):
                     raise turned_away(self._route.server, status, retry_after)
                 case SocketFailed():
                     raise NotARelay(f"what answers at {self._route.server} is not an AI Message relay: {event.reason}")
                 case SocketOpened():
                     pass
-        self._flush()
+        with suppress(LinkLost):  # what has come is heard first, and the next read tells
+            self._flush()
 
     def _patience(self) -> float | None:
         left = self._waiting.left()
