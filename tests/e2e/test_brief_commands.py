@@ -205,6 +205,16 @@ def test_an_interrupted_wait_has_taken_nothing(relay: Relay, home: Home) -> None
     assert (message["text"], message["redelivered"]) == ("for whoever comes next", False)
 
 
+@pytest.mark.parametrize("timeout", ["0", "1ms", "20ms"])
+def test_a_wait_without_time_is_no_trouble_and_shows_what_is_here(timeout: str, relay: Relay, home: Home) -> None:
+    name = f"vera-{timeout}"
+    registered(home, relay.url, name, f"walt-{timeout}")
+    assert home.run("wait", "-a", name, "--timeout", timeout, "--json").failure()["error"] == "timed_out"
+    sent(home, f"walt-{timeout}", name, "here")
+    home.run("inbox", "-a", name, "--peek").ok()
+    assert home.run("wait", "-a", name, "--timeout", timeout, "--json").ok().objects()[0]["text"] == "here"
+
+
 def test_a_listen_takes_over_from_a_wait_which_still_sees_what_it_waits_for(relay: Relay, home: Home) -> None:
     registered(home, relay.url, "tina", "udo")
     waiting = home.start("wait", "-a", "udo", "--thread", "mine", "--timeout", "80s", "--json")

@@ -329,6 +329,7 @@ class BlockingReach:
 
     async def _open(self) -> BlockingLink:
         link: BlockingLink | None = None
+        silent_from = self._here.clock.monotonic() + GREETING_SECONDS
         try:
             async with self._waiting.within(GREETING_SECONDS):
                 link = BlockingLink(self._route, self._waiting, self._here.clock, self._here.entropy)
@@ -340,6 +341,8 @@ class BlockingReach:
             if link is not None:
                 link.close()
             if isinstance(error, TimeoutError) and link is not None:
+                if self._here.clock.monotonic() < silent_from:  # the caller has no more time: that says nothing of it
+                    raise
                 raise NotARelay(f"what answers at {self._route.server} does not greet as a relay does") from None
             if isinstance(error, OSError):
                 raise self._route.explain(error) from None

@@ -69,7 +69,7 @@ class Fetching:
         here, delays = self._here, Delays()
         until = here.clock.monotonic() + seconds
         settled_by = min(until, here.clock.monotonic() + _SETTLE_SECONDS)
-        while True:
+        while seconds > 0:
             pause, lease = _LEASE_SECONDS, take_lock(here.profile.directory / "locks" / "subscriber")
             try:
                 if lease is None:  # another process of this agent takes mail in for all
@@ -84,7 +84,9 @@ class Fetching:
                 # A relay of ours was here: what answers in its place meanwhile (a proxy without it) passes.
                 if not (isinstance(error, Temporary) or (self._is_subscribed and isinstance(error, NotARelay))):
                     raise
-                self.trouble, pause = error, next(delays)
+                pause = next(delays)
+                if here.clock.monotonic() < until:  # or it is our own time that is over, not the relay that fails
+                    self.trouble = error
             finally:
                 if lease is not None:
                     os.close(lease)
@@ -93,6 +95,7 @@ class Fetching:
             if left <= 0:
                 return
             await self._watch_others(min(left, pause))
+        yield
 
     async def _on_link(self, until: float, settled_by: float) -> AsyncGenerator[None, None]:
         """Receive on one link until the time is over, or a `listen` wants the lease."""

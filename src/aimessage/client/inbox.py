@@ -70,7 +70,8 @@ class _Intake:
 
     def take_all(self, deliveries: Sequence[Deliver]) -> list[bool]:
         """Give each its effect; return of each whether the relay's copy may go."""
-        mail = [(_envelope(delivery), delivery.mail_class) for delivery in deliveries]
+        senders = {name: _sender(name) for name in {delivery.sender for delivery in deliveries}}
+        mail = [(_envelope(senders[delivery.sender], delivery), delivery.mail_class) for delivery in deliveries]
         of_senders: dict[Username, list[MessageId]] = {}
         for envelope, _ in mail:
             if envelope is not None:
@@ -265,11 +266,14 @@ class _Intake:
         return Arrival(envelope.sender, envelope.message_id, envelope.attempt, self._now_ms, content)
 
 
-def _envelope(delivery: Deliver) -> Envelope | None:
+def _sender(name: str) -> Username | None:
     try:
-        sender = parse_username(delivery.sender)
+        return parse_username(name)
     except AimessageError:
         return None  # no agent has such a name: the relay made it up
-    if len(delivery.message_id) != 16 or not 0 <= delivery.attempt < 1 << 16:
+
+
+def _envelope(sender: Username | None, delivery: Deliver) -> Envelope | None:
+    if sender is None or len(delivery.message_id) != 16 or not 0 <= delivery.attempt < 1 << 16:
         return None
     return Envelope(sender, MessageId(delivery.message_id), delivery.attempt, delivery.sealed)

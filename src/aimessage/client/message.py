@@ -1,7 +1,6 @@
 """What a reader gets: one message, with where it comes from and how far to trust it. Shape: the CLI's JSON."""
 
 import json
-from collections.abc import Iterator
 from typing import NoReturn, Protocol, Self
 
 import msgspec
@@ -130,28 +129,24 @@ def incoming(
     )
     if body is None:
         return unopened if frame.kind == "contact_request" else replace(unopened, flags=("undecryptable", *flags))
-    shown = dict(_revealed(body))
+    # The sender's program promised AIM-TEXT-1; the sender may be another program.
+    text, text_changed = reveal(body.text) if body.text else ("", False)
+    data, data_changed = reveal(body.data) if body.data else ("", False)
+    thread, thread_changed = reveal(body.thread) if body.thread else ("", False)
     return replace(
         unopened,
-        thread=shown["thread"][0] or None,
+        thread=thread or None,
         reply_to=message_id_text(MessageId(body.reply_to)) if len(body.reply_to) == 16 else None,
         sent_at=timestamp(body.sent_at),
         expires_at=timestamp(body.expires_at),
         kind=body.kind,
-        text=shown["text"][0] if body.kind == "text" else None,
-        data=_json(shown["data"][0]),
+        text=text if body.kind == "text" else None,
+        data=_json(data),
         expects_reply=body.expects_reply and "loop" not in flags,
         hops=body.hops,
-        flags=(*(("escaped",) if any(changed for _, changed in shown.values()) else ()), *flags),
+        flags=("escaped", *flags) if text_changed or data_changed or thread_changed else flags,
         bytes=len((body.text or body.data).encode()),
     )
-
-
-def _revealed(body: Body) -> Iterator[tuple[str, tuple[str, bool]]]:
-    # The sender's program promised AIM-TEXT-1; the sender may be another program.
-    for name in ("text", "data", "thread"):
-        value: str = getattr(body, name)
-        yield name, reveal(value) if value else ("", False)
 
 
 def _json(text: str) -> object:

@@ -145,7 +145,12 @@ def has_heard(vault: Transaction, sender: Username) -> bool:
 
 def save_heard(vault: Transaction, sender: Username, heard: Heard, now_ms: int) -> None:
     """Keep what we have heard; of a sender with many vaults, the newest few."""
-    vault.run("REPLACE INTO heard VALUES (?, ?, ?, ?)", (sender, heard.vault_id, heard.next, now_ms))
+    known = vault.run(
+        "UPDATE heard SET next = ?, at = ? WHERE peer = ? AND vault = ?", (heard.next, now_ms, sender, heard.vault_id)
+    )
+    if known.rowcount:
+        return
+    vault.run("INSERT INTO heard VALUES (?, ?, ?, ?)", (sender, heard.vault_id, heard.next, now_ms))
     vault.run(
         "DELETE FROM heard WHERE peer = ?1 AND vault IN (SELECT vault FROM heard WHERE peer = ?1 "
         "ORDER BY at DESC, vault = ?2 DESC LIMIT -1 OFFSET ?3)",

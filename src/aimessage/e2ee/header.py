@@ -3,8 +3,9 @@
 Spec: docs/spec/ratchet.md draws it.
 """
 
-from struct import Struct
-from typing import Self
+import struct
+from collections.abc import Sequence
+from typing import Any, Self
 
 import msgspec
 
@@ -19,7 +20,7 @@ __all__ = ["SALT_BYTES", "SESSION_ID_BYTES", "Header"]
 SALT_BYTES = 16
 SESSION_ID_BYTES = 16
 _KEM_PUBLIC, _KEM_CIPHERTEXT, _PREKEY = 1, 2, 4
-_FIXED = Struct(f"!BB{SESSION_ID_BYTES}s{dh.KEY_BYTES}sII{SALT_BYTES}s")
+_FIXED = struct.Struct(f"!BB{SESSION_ID_BYTES}s{dh.KEY_BYTES}sII{SALT_BYTES}s")
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -51,15 +52,20 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         Raises DecryptionFailed: malformed, or of another suite.
         """
         try:
-            return cls._read(Reader(sealed), sealed)
-        except MalformedOctets:
+            suite, flags, *fixed = _FIXED.unpack_from(sealed)
+            if suite != SUITE or flags > (_KEM_PUBLIC | _KEM_CIPHERTEXT | _PREKEY):
+                raise MalformedOctets("unknown suite or flags")
+            if not flags:  # most messages
+                return cls(*fixed), None, sealed[_FIXED.size :]
+            return cls._read(sealed, flags, fixed)
+        except (MalformedOctets, struct.error):
             raise DecryptionFailed("the sealed message is malformed") from None
 
     @classmethod
-    def _read(cls, reader: Reader, sealed: bytes) -> tuple[Self, PrekeyPart | None, bytes]:
-        suite, flags, session_id, ratchet_key, before, number, salt = _FIXED.unpack(reader.take(_FIXED.size))
-        if suite != SUITE or flags > (_KEM_PUBLIC | _KEM_CIPHERTEXT | _PREKEY):
-            raise MalformedOctets("unknown suite or flags")
+    def _read(cls, sealed: bytes, flags: int, fixed: Sequence[Any]) -> tuple[Self, PrekeyPart | None, bytes]:
+        session_id, ratchet_key, before, number, salt = fixed
+        reader = Reader(sealed)
+        reader.take(_FIXED.size)
         kem_public = reader.take(kem.ML_KEM_768.public_bytes) if flags & _KEM_PUBLIC else b""
         kem_ciphertext = reader.take(kem.ML_KEM_768.ciphertext_bytes) if flags & _KEM_CIPHERTEXT else b""
         start = reader.position
