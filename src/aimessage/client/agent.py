@@ -62,6 +62,9 @@ class Agent(LocalAgent):
     def _changed(self) -> None:
         self._changes.tell()
 
+    def _held(self, piece: Slice) -> Slice:
+        return piece.held_by(self)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -265,19 +268,6 @@ class Agent(LocalAgent):
         if not (peek or keep) and query.is_unread:
             self.shown(page.messages)
         return page.held_by(self)
-
-    async def read(
-        self,
-        message_id: str,
-        *,
-        max_chars: int | None = None,
-        offset: int = 0,
-        cost: Callable[[Message], int] = reading.said_chars,
-        keep: bool = False,
-    ) -> Slice:
-        """Return a message as `LocalAgent.read` does, in our hands: it can be answered and acknowledged."""
-        message = await super().read(message_id, max_chars=max_chars, offset=offset, cost=cost, keep=keep)
-        return message.held_by(self)
 
     @property
     def trouble(self) -> AimessageError | None:
