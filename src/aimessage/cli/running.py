@@ -52,6 +52,9 @@ def run_brief(shared: "Shared", work: "Callable[[Agent | BriefAgent], Coroutine[
     if agent is None:
         return run_async(_on_loop(shared, work))
 
+    gc.freeze()  # what was loaded stays; a `wait` may go on for hours
+    gc.enable()
+
     async def whole() -> T:
         result = await work(agent)
         await agent.finish()
