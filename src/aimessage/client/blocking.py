@@ -293,6 +293,12 @@ def _framing(server: str, entropy: Entropy) -> ClientWebSocket:
     )
 
 
+class BlockingLive(Live, frozen=True, eq=False):
+    """A blocking link that has logged in."""
+
+    link: BlockingLink
+
+
 class BlockingReach:
     """The way to the relay of one command: a link opened when it is first needed, and again after it is lost."""
 
@@ -312,10 +318,10 @@ class BlockingReach:
             self._link = await self._open()
         return self._link
 
-    async def live(self) -> Live:
+    async def live(self) -> BlockingLive:
         """Return a link whose login the relay has answered. Raises what `link` does, and what refuses us."""
         link = await self.link()
-        return Live(link, await link.proved(), self._relay_ms)
+        return BlockingLive(link, await link.proved(), self._relay_ms)
 
     @property
     def was_used(self) -> bool:

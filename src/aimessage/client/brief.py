@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from datetime import timedelta
 
 from aimessage.client import consumers, reading
-from aimessage.client.account import Here, open_here
+from aimessage.client.account import Here
 from aimessage.client.blocking import BlockingReach
 from aimessage.client.config import Settings
 from aimessage.client.consumers import Filter
@@ -16,11 +16,10 @@ from aimessage.client.fetching import Fetching
 from aimessage.client.local import LocalAgent
 from aimessage.client.message import Message
 from aimessage.client.needs import Need
+from aimessage.client.oneshot import open_blocking
 from aimessage.client.presence import UserPresence, list_users
-from aimessage.client.profile import load_profile
 from aimessage.client.reading import Budget, InboxPage, Query
 from aimessage.client.sender import Sender
-from aimessage.client.waiting import Blocking
 from aimessage.errors import AimessageError, RelayUnreachable
 
 __all__ = ["BriefAgent", "open_brief"]
@@ -52,7 +51,7 @@ class BriefAgent(LocalAgent):
             async with self._here.waiting.within(_PATIENCE.total_seconds()):
                 return await list_users(await self._reach.link(), everyone=everyone)
         except TimeoutError:
-            raise RelayUnreachable("the relay did not answer in time") from None
+            raise RelayUnreachable("the relay did not answer in time", hint="aimessage doctor") from None
 
     async def inbox(  # noqa: PLR0913 - a query
         self,
@@ -124,10 +123,8 @@ def open_brief(settings: Settings) -> BriefAgent | None:
     """
     if not (settings.directory / "profile.json").exists():
         return None
-    profile = load_profile(settings)
-    route = profile.dialling.route(profile.server)
-    if route.proxy is not None:
+    opened = open_blocking(settings)
+    if opened is None:
         return None
-    waiting = Blocking()
-    here = open_here(profile, settings.passphrase, waiting)
-    return BriefAgent(here, BlockingReach(here, waiting, route), profile.dialling.notice)
+    here, reach = opened
+    return BriefAgent(here, reach, here.profile.dialling.notice)

@@ -54,7 +54,7 @@ class Fetching:
                 await self._fetch(need, until)
         except TimeoutError:
             if not self._is_subscribed:
-                self.trouble = RelayUnreachable("the relay did not answer in time")
+                self.trouble = RelayUnreachable("the relay did not answer in time", hint="aimessage doctor")
         except AimessageError as error:
             # Who has said nothing until now may be a relay all the same: what is here already is shown.
             if not isinstance(error, Temporary) and clock.monotonic() < until:
@@ -167,7 +167,7 @@ class Fetching:
             with suppress(AimessageError, TimeoutError):
                 async with here.waiting.within(_STORE_SECONDS):
                     await store_state(here, live)
-        return _Intake(here, await self._reach.link(), wish)
+        return _Intake(here, live.link, wish)  # that one is subscribed: if it is lost by now, the first `take` tells
 
 
 class _Intake:

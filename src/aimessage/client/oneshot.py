@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from aimessage.client.account import open_here
+from aimessage.client.account import Here, open_here
 from aimessage.client.blocking import BlockingReach
 from aimessage.client.config import Settings
 from aimessage.client.letter import Letter
@@ -13,7 +13,21 @@ from aimessage.client.sender import Sender
 from aimessage.client.waiting import Blocking, run_blocking
 from aimessage.types import MessageId, message_id_text
 
-__all__ = ["send_once"]
+__all__ = ["open_blocking", "send_once"]
+
+
+def open_blocking(settings: Settings) -> tuple[Here, BlockingReach] | None:
+    """Open the agent of *settings* and its way to the relay; None: that leads through a proxy, which needs a loop.
+
+    The caller's duty: close both. Raises what `account.open_here` does.
+    """
+    profile = load_profile(settings)
+    route = profile.dialling.route(profile.server)
+    if route.proxy is not None:
+        return None
+    waiting = Blocking()
+    here = open_here(profile, settings.passphrase, waiting)
+    return here, BlockingReach(here, waiting, route)
 
 
 def send_once(
@@ -24,13 +38,10 @@ def send_once(
     Nothing is saved or sent then. Under an id that was *chosen* before it is one message, whoever has begun to send it.
     Raises what `Agent.send` does.
     """
-    profile = load_profile(settings)
-    route = profile.dialling.route(profile.server)
-    if route.proxy is not None:
+    opened = open_blocking(settings)
+    if opened is None:
         return None
-    waiting = Blocking()
-    here = open_here(profile, settings.passphrase, waiting)
-    reach = BlockingReach(here, waiting, route)
+    here, reach = opened
     try:
         sender = Sender(here, reach)
         draft = sender.draft(to, letter)
