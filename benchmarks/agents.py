@@ -80,10 +80,13 @@ def backlog(directory: Path, count: int = 10_000) -> Iterator[Sample]:
     """What came while the agent was away: fetched, opened and committed, and everything shown."""
     with _relay(directory) as relay:
         enrol(directory, relay, "sender-0", "recipient-0")
-        with _worker("send", directory, relay, "sender-0", count) as sending:
+        with (
+            _worker("greet", directory, relay, "recipient-0", 1),
+            _worker("send", directory, relay, "sender-0", count) as sending,
+        ):
             _expect(sending, "done")
         started = time.perf_counter()
-        with _worker("receive", directory, relay, "recipient-0", count) as receiving:
+        with _worker("fetch", directory, relay, "recipient-0", count) as receiving:
             _expect(receiving, "ready")
             began = time.perf_counter()
             _expect(receiving, "done")

@@ -1,4 +1,4 @@
-"""The other process of a measurement: `echo`, `send` or `receive` for some agents of one home."""
+"""The other process of a measurement: `echo`, `send`, `receive`, `greet` or `fetch` for some agents of one home."""
 
 import asyncio
 import json
@@ -26,9 +26,19 @@ async def echo(me: Agent, count: int) -> None:
         await me.send(message.from_, message.text)
 
 
+def recipient_of(me: Agent) -> str:
+    """Return who gets what this sender sends."""
+    return me.profile.username.replace("sender", "recipient")
+
+
+async def meet(me: Agent) -> None:
+    """Write to the recipient and be answered: a session that has been answered carries no prekeys any more."""
+    await me.ask(recipient_of(me), "hello")
+
+
 async def send(me: Agent, count: int) -> None:
     """Send *count* different messages to the recipient of our number, many at a time."""
-    to = me.profile.username.replace("sender", "recipient")
+    to = recipient_of(me)
     room = asyncio.Semaphore(_IN_FLIGHT)
 
     async def one(number: int) -> None:
@@ -40,7 +50,13 @@ async def send(me: Agent, count: int) -> None:
             group.create_task(one(number))
 
 
-async def receive(me: Agent, count: int) -> None:
+async def greet(me: Agent, count: int) -> None:
+    """Be met by *count* senders."""
+    async for message in me.listen(count=count):
+        await me.reply_to(message, "hello")
+
+
+async def fetch(me: Agent, count: int) -> None:
     """Be shown *count* messages, in order."""
     expected = 0
     async for message in me.listen(count=count):
@@ -49,12 +65,20 @@ async def receive(me: Agent, count: int) -> None:
         expected += 1
 
 
+async def receive(me: Agent, count: int) -> None:
+    """Be met by a sender, and be shown its *count* messages."""
+    await greet(me, 1)
+    await fetch(me, count)
+
+
 async def main(role: str, home: Path, server: str, names: str, count: int) -> None:
     """Run one agent of each name at once."""
-    work = {"echo": echo, "send": send, "receive": receive}[role]
+    work = {"echo": echo, "send": send, "receive": receive, "greet": greet, "fetch": fetch}[role]
 
     async with AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(connect(Settings(home, name, server))) for name in names.split(",")]
+        if role == "send":
+            await asyncio.gather(*(meet(me) for me in agents))
         await asyncio.gather(*(me.users() for me in agents))  # every link is open before the clock starts
         tell("ready")
         async with asyncio.TaskGroup() as group:

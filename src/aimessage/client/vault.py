@@ -19,6 +19,11 @@ from aimessage.types import SecretBytes
 
 __all__ = ["SCHEMA_VERSION", "Peer", "Transaction", "Vault"]
 
+if (bytes, sqlite3.PrepareProtocol) not in sqlite3.adapters:
+    # What `sqlite3` passes on as it is, it knows without a look for int, str, float and bytearray only: for bytes it
+    # raises and drops two errors a value, 0.7 µs. An adapter that returns the same object changes nothing else.
+    sqlite3.register_adapter(bytes, bytes)
+
 
 @contextmanager
 def _named_failures() -> Iterator[None]:
@@ -48,6 +53,7 @@ class Vault:
             with _named_failures():
                 self._database.execute("PRAGMA journal_mode=WAL")
                 self._database.execute("PRAGMA synchronous=FULL")
+                self._database.execute("PRAGMA secure_delete=ON")  # what is erased is gone, whatever SQLite's build
                 self._require_schema()
         except BaseException:
             self._database.close()  # which also undoes a schema that is half made
