@@ -22,6 +22,8 @@ MEASURES: dict[str, Callable[[Path], Iterator[Sample]]] = {
     "sessions": agents.sessions,
     "pair": partial(agents.throughput, pairs=1, count=20_000, bar=10_000),
     "pairs": partial(agents.throughput, pairs=50, count=20_000, bar=15_000),
+    "pair-all": partial(agents.throughput, pairs=1, count=20_000, bar=10_000, role="send_all"),
+    "pairs-all": partial(agents.throughput, pairs=50, count=20_000, bar=15_000, role="send_all"),
     "backlog": agents.backlog,
     "relay50": partial(links.relay, links=50, seconds=4, bar=75_000),
     "relay500": partial(links.relay, links=500, seconds=4, bar=45_000),

@@ -47,8 +47,11 @@ async def _ping(directory: Path, relay: Relay, count: int) -> list[float]:
     return taken
 
 
-def throughput(directory: Path, pairs: int, count: int, bar: float) -> Iterator[Sample]:
-    """*pairs* senders and as many recipients, *count* messages in all, up to 256 of each sender under way."""
+def throughput(directory: Path, pairs: int, count: int, bar: float, role: str = "send") -> Iterator[Sample]:
+    """*pairs* senders and as many recipients, *count* messages in all.
+
+    In the *role* `send`, each sender has up to 256 calls of `send` under way; `send_all` says it all in one call.
+    """
     senders = [f"sender-{at}" for at in range(pairs)]
     recipients = [f"recipient-{at}" for at in range(pairs)]
     each = count // pairs
@@ -56,12 +59,12 @@ def throughput(directory: Path, pairs: int, count: int, bar: float) -> Iterator[
         enrol(directory, relay, *senders, *recipients)
         with _worker("receive", directory, relay, ",".join(recipients), each) as receiving:
             _expect(receiving, "ready")
-            with _worker("send", directory, relay, ",".join(senders), each) as sending:
+            with _worker(role, directory, relay, ",".join(senders), each) as sending:
                 _expect(sending, "ready")
                 began = time.perf_counter()
                 _expect(receiving, "done")
                 taken = time.perf_counter() - began
-    name = "one pair" if pairs == 1 else f"{pairs} pairs"
+    name = ("one pair" if pairs == 1 else f"{pairs} pairs") + (" by send_all" if role == "send_all" else "")
     yield Sample(f"encrypted throughput, {name}", each * pairs / taken, "msg/s", bar=bar)
 
 

@@ -1,4 +1,4 @@
-"""The other process of a measurement: `echo`, `send`, `receive`, `greet` or `fetch` for some agents of one home."""
+"""The other process of a measurement: it does one kind of work for some agents of one home."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 
 from aimessage.client import Agent, Settings, connect
+from aimessage.errors import AimessageError
 
 _BODY = "x" * 248
 _IN_FLIGHT = 256
@@ -50,6 +51,14 @@ async def send(me: Agent, count: int) -> None:
             group.create_task(one(number))
 
 
+async def send_all(me: Agent, count: int) -> None:
+    """Send the same in one call."""
+    to = recipient_of(me)
+    outcomes = await me.send_all([(to, f"{number:08}{_BODY}") for number in range(count)], timeout=300)
+    if lost := [each for each in outcomes if isinstance(each, AimessageError)]:
+        raise lost[0]
+
+
 async def greet(me: Agent, count: int) -> None:
     """Be met by *count* senders."""
     async for message in me.listen(count=count):
@@ -73,11 +82,12 @@ async def receive(me: Agent, count: int) -> None:
 
 async def main(role: str, home: Path, server: str, names: str, count: int) -> None:
     """Run one agent of each name at once."""
-    work = {"echo": echo, "send": send, "receive": receive, "greet": greet, "fetch": fetch}[role]
+    works = {each.__name__: each for each in (echo, send, send_all, receive, greet, fetch)}
+    work = works[role]
 
     async with AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(connect(Settings(home, name, server))) for name in names.split(",")]
-        if role == "send":
+        if role in ("send", "send_all"):
             await asyncio.gather(*(meet(me) for me in agents))
         await asyncio.gather(*(me.users() for me in agents))  # every link is open before the clock starts
         tell("ready")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from aimessage.client import (
         Agent,
         InboxPage,
+        Letter,
         Message,
         Profile,
         Sent,
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "Agent",
     "InboxPage",
+    "Letter",
     "Message",
     "Profile",
     "Sent",

@@ -97,7 +97,7 @@ class Islander:
     def save(self, to: str, text: str) -> MessageId:
         """Commit a message; nothing leaves."""
         message_id = outbox.save(self.here, Username(to), Letter(text))
-        outbox.let_go(self.here, message_id)
+        outbox.let_go(self.here, [message_id])
         return message_id
 
     def flush(self, lost_at: int | None = None, *, lost_after: bool = False) -> None:

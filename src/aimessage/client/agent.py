@@ -10,6 +10,7 @@ from typing import Self
 
 from aimessage.client import consumers, contacts, fates, reading
 from aimessage.client.account import Here
+from aimessage.client.bulk import Bulk
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
 from aimessage.client.consumers import Filter
@@ -46,6 +47,7 @@ class Agent(LocalAgent):
         self._changes = Changes(here.vault)
         self._sender = Sender(here, self._connection)
         self._saving = SharedSaving(here, self._connection)
+        self._bulk = Bulk(here, self._connection, self._sender)
         self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
 
     @property
@@ -103,6 +105,37 @@ class Agent(LocalAgent):
             allow_secrets=allow_secrets,
         )
         return await self._send(to, letter, wait_for, _delta(timeout))
+
+    async def send_all(
+        self,
+        messages: Sequence[tuple[str, str | Letter]],
+        *,
+        timeout: timedelta | float = 30,  # noqa: ASYNC109 - the messages outlive the call
+    ) -> list[Sent | AimessageError]:
+        """Send many messages, each a recipient and a text or a Letter; return of each, in order, what became of it.
+
+        Those of one recipient arrive in their order. They share commits and frames, as many `send` at once do, without
+        a task for each. Nothing is raised for the trouble of one: in its place stands the error that `send` raises,
+        with the id if it is kept.
+        """
+        results: list[Sent | AimessageError | None] = []
+        drafts = []
+        for to, said in messages:
+            try:
+                drafts.append(self._sender.draft(to, said if isinstance(said, Letter) else Letter(said)))
+                results.append(None)
+            except AimessageError as error:
+                results.append(error)
+        brought = zip(drafts, await self._bulk.bring(drafts, _delta(timeout)), strict=True)
+
+        def outcome() -> Sent | AimessageError:
+            draft, told = next(brought)
+            if isinstance(told, AimessageError):
+                return told
+            message_id, fate = told
+            return Sent(message_id_text(message_id), draft.recipient, fate, self)
+
+        return [outcome() if result is None else result for result in results]
 
     async def _send(self, to: str, letter: Letter, wait_for: str, limit: timedelta) -> Sent:
         until = asyncio.get_running_loop().time() + limit.total_seconds()

@@ -29,6 +29,8 @@ __all__ = [
     "settle",
     "settle_accepted",
     "status",
+    "told_of",
+    "waiting_among",
 ]
 
 FATES = {"waiting": 0, "accepted": 1, "delivered": 2, "read": 3, "handled": 4}
@@ -161,6 +163,30 @@ def fate_of(here: Here, message_id: MessageId) -> str:
     fate, code = row
     raise_for(fate, code)
     return str(fate)
+
+
+def waiting_among(here: Here, ids: Sequence[MessageId]) -> list[MessageId]:
+    """Return which of these messages the relay does not have yet, in the same order."""
+    waiting = {message_id for message_id, fate, _ in _fates(here, ids) if fate == "waiting"}
+    return [message_id for message_id in ids if message_id in waiting]
+
+
+def told_of(here: Here, ids: Sequence[MessageId]) -> dict[MessageId, str | AimessageError]:
+    """Return of each of these messages its fate, or the error that `fate_of` raises."""
+    told: dict[MessageId, str | AimessageError] = {}
+    for message_id, fate, code in _fates(here, ids):
+        try:
+            raise_for(fate, code)
+            told[message_id] = fate
+        except AimessageError as error:
+            told[message_id] = error
+    return told
+
+
+def _fates(here: Here, ids: Sequence[MessageId]) -> list[tuple[MessageId, str, str | None]]:
+    marks = ", ".join("?" * len(ids))
+    with here.vault.reading() as vault:
+        return vault.run(f"SELECT id, fate, code FROM sent WHERE id IN ({marks})", ids).fetchall()  # noqa: S608 - marks
 
 
 def raise_for(fate: str, code: str | None) -> None:

@@ -17,6 +17,7 @@ __all__ = ["LIFE", "Letter", "Summary", "key_mac"]
 
 LIFE = timedelta(days=30)
 """How long a message is tried, and its fate awaited, unless its sender says otherwise."""
+_LIFE_MS = LIFE // timedelta(milliseconds=1)
 _KEY_CHARACTERS = 256
 
 
@@ -72,7 +73,9 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
     @property
     def life_ms(self) -> int:
         """How long the message lives, in milliseconds. Raises BadValue: less than that."""
-        life = (LIFE if self.ttl is None else self.ttl) // timedelta(milliseconds=1)
+        if self.ttl is None:
+            return _LIFE_MS
+        life = self.ttl // timedelta(milliseconds=1)
         if life < 1:
             raise BadValue("a message has to live for a moment", hint="leave --ttl away for 30 days")
         return life

@@ -260,21 +260,25 @@ def waiting_peers(here: Here) -> list[Username]:
     return [Username(name) for (name,) in rows]
 
 
-def let_go(here: Here, message_id: MessageId) -> None:
-    """The command that sent this message stops trying: the next one, or an identical send, goes on with it."""
+def let_go(here: Here, ids: Sequence[MessageId]) -> None:
+    """The command that sent these messages stops trying: the next one, or an identical send, goes on with them."""
     with here.vault.transaction() as vault:
-        vault.run("UPDATE sent SET owner = NULL WHERE id = ?", (message_id,))
+        vault.run_many("UPDATE sent SET owner = NULL WHERE id = ?", [(message_id,) for message_id in ids])
 
 
-def abandon(here: Here, message_id: MessageId, error: AimessageError) -> bool:
-    """Give a message up that cannot be sent as it is; its fate says why. Return whether that was still possible.
+def abandon(here: Here, ids: Sequence[MessageId], error: AimessageError) -> set[MessageId]:
+    """Give messages up that cannot be sent as they are; their fate says why. Return of which that was still possible.
 
     One that was sealed for the wire may have left: it keeps its row, its bytes and its id.
     """
+    given_up = set()
     with here.vault.transaction() as vault:
-        sealed = vault.run("SELECT length(sealed) FROM outbox WHERE id = ?", (message_id,)).fetchone()
-        if sealed is None or sealed[0]:
-            return sealed is None
-        fates.settle(here, vault, message_id, "refused", error.code)
-        vault.run("UPDATE sent SET idempotency = NULL WHERE id = ?", (message_id,))  # nothing left: the key is free
-    return True
+        for message_id in ids:
+            sealed = vault.run("SELECT length(sealed) FROM outbox WHERE id = ?", (message_id,)).fetchone()
+            if sealed is None or not sealed[0]:
+                given_up.add(message_id)
+            if sealed is not None and not sealed[0]:
+                fates.settle(here, vault, message_id, "refused", error.code)
+                # Nothing left: the key is free.
+                vault.run("UPDATE sent SET idempotency = NULL WHERE id = ?", (message_id,))
+    return given_up

@@ -38,8 +38,7 @@ class Row(NamedTuple):
 class Line:
     """What one commit saves for one recipient and seals at once: whatever was saved before it is sealed already."""
 
-    def __init__(self, here: Here, vault: Transaction, peer: Peer) -> None:
-        self._here = here
+    def __init__(self, vault: Transaction, peer: Peer) -> None:
         self._vault = vault
         self._peer = peer
         self._vault_id = vault.vault_id()
@@ -50,7 +49,7 @@ class Line:
         peer = self._peer
         peer.sent_sequence += 1
         padded = encode_body(msgspec.structs.replace(body, vault_id=self._vault_id, sequence=peer.sent_sequence))
-        peer.conversation, sealed = peer.conversation.seal(message_id, 0, padded, entropy=self._here.entropy)
+        peer.conversation, sealed = peer.conversation.seal(message_id, 0, padded, entropy=self._vault.draw)
         return padded, sealed
 
     def end(self) -> None:
@@ -67,7 +66,7 @@ def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | Non
     if last is not None and last[0]:
         return None
     peer = vault.peer(here.address(recipient))
-    return Line(here, vault, peer) if peer.conversation.can_send else None
+    return Line(vault, peer) if peer.conversation.can_send else None
 
 
 def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, identity: Identity) -> None:
@@ -111,7 +110,7 @@ def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class
     if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
         refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
     before = peer.conversation
-    rows = [row if row.sealed else _seal(vault, peer, row, here)
+    rows = [row if row.sealed else _seal(vault, peer, row)
             for row in _within_bytes(_oldest(vault, recipient, mail_class, count))]  # fmt: skip
     if peer.conversation is not before:
         vault.save_peer(peer)
@@ -145,14 +144,14 @@ def _by_the_relays_clock(row: Row, offset: int) -> int:
     return max(1, row.expires_at + offset)
 
 
-def _seal(vault: Transaction, peer: Peer, row: Row, here: Here) -> Row:
+def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
     if row.body is not None:
         body = vault.unseal("outbox.body", row.id, row.body)
     else:
         body = _numbered(vault, peer, row.id)
         # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
         vault.run("UPDATE sent SET pin = ? WHERE id = ?", (pin_of(peer.conversation.identity), row.id))
-    peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=here.entropy)
+    peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=vault.draw)
     vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
     return row._replace(sealed=sealed)
 

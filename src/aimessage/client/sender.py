@@ -1,6 +1,8 @@
 """Getting one message accepted: save, then send, try again while it makes sense, and keep what could not leave."""
 
 import contextlib
+import copy
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -88,12 +90,50 @@ class Sender:
                     except MailboxFull as error:
                         raise self.kept(error, message_id) from None
                     except AimessageError as error:
-                        if outbox.abandon(self._here, message_id, error):
+                        if outbox.abandon(self._here, [message_id], error):
                             raise
                         raise self.kept(error, message_id) from None
         if fate == "waiting" and (fate := fates.fate_of(self._here, message_id)) == "waiting":
             raise self.kept(last, message_id)
         return fate
+
+    async def brought_all(
+        self, recipient: Username, ids: Sequence[MessageId], limit: timedelta
+    ) -> list[str | AimessageError]:
+        """Do what `brought` does for several messages: return the fate of each, or what `brought` raises of it."""
+        here, delays = self._here, Delays()
+        trouble: AimessageError = RelayUnreachable("the relay did not answer in time")
+        waiting = list(ids)
+        with contextlib.suppress(TimeoutError):
+            async with here.waiting.within(limit.total_seconds()):
+                while waiting:
+                    first = waiting[0]
+                    try:
+                        await self._try(recipient, first)
+                    except Temporary as error:
+                        trouble = error
+                        delay = next(delays)
+                        await here.waiting.pause(error.retry_after.total_seconds() if error.retry_after else delay)
+                    except AimessageError as error:  # its own end, or the trouble of all of them
+                        trouble = error
+                    waiting = fates.waiting_among(here, waiting)
+                    if first in waiting and not isinstance(trouble, Temporary):
+                        break
+        return self._told(ids, trouble)
+
+    def _told(self, ids: Sequence[MessageId], trouble: AimessageError) -> list[str | AimessageError]:
+        """Return the fate of each, or its error; those that wait are given up or kept because of *trouble*."""
+        here = self._here
+        waiting = fates.waiting_among(here, ids)
+        given_up: set[MessageId] = set()
+        if waiting and not isinstance(trouble, Temporary | MailboxFull):
+            given_up = outbox.abandon(here, waiting, trouble)
+        kept = self._kept_all(trouble, [each for each in waiting if each not in given_up])
+        told = fates.told_of(here, ids)
+        for message_id, fate in told.items():
+            if isinstance(fate, AimessageError) and fate.code == trouble.code:
+                told[message_id] = trouble  # it says more than the code that is kept
+        return [kept.get(message_id) or told[message_id] for message_id in ids]
 
     async def pay(self) -> None:
         """Send the receipts that are owed, if that is quick: this process may end before anybody's upkeep does it."""
@@ -148,8 +188,15 @@ class Sender:
 
     def kept(self, error: AimessageError, message_id: MessageId) -> AimessageError:
         """Return *error*, which says that this message waits for the next command; it is nobody's meanwhile."""
-        outbox.let_go(self._here, message_id)
-        self._look_again = 0.0
-        error.message_id = message_id_text(message_id)
-        error.hint = f"the message {message_id_text(message_id)} is kept and goes out with this agent's next command"
-        return error
+        return self._kept_all(error, [message_id])[message_id]
+
+    def _kept_all(self, error: AimessageError, ids: Sequence[MessageId]) -> dict[MessageId, AimessageError]:
+        if ids:
+            outbox.let_go(self._here, ids)
+            self._look_again = 0.0
+        kept: dict[MessageId, AimessageError] = {}
+        for message_id in ids:
+            kept[message_id] = told = copy.copy(error)
+            told.message_id = message_id_text(message_id)
+            told.hint = f"the message {told.message_id} is kept and goes out with this agent's next command"
+        return kept

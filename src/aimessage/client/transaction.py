@@ -13,9 +13,7 @@ from aimessage.types import Address, MessageId, Username, VaultId
 __all__ = ["Peer", "Transaction"]
 
 _PEER_COLUMNS = "pin, trust, contact, epoch, sent_sequence, conversation, reset_at, presented, met_at, turned_away"
-
-
-_DRAWN_BYTES = 192  # a dozen nonces: most transactions seal no more
+_DRAWN_BYTES = 512  # a dozen messages: most transactions seal no more
 
 
 class Peer:
@@ -66,8 +64,8 @@ class Transaction:
         self._entropy = entropy
         self._drawn = b""
 
-    def _draw(self, count: int) -> bytes:
-        """Return *count* random bytes, each of them once: they are drawn for many seals of one transaction together."""
+    def draw(self, count: int) -> bytes:
+        """Return *count* random bytes, each of them once: drawn for many seals of one transaction together."""
         if len(self._drawn) < count:
             self._drawn = self._entropy(max(count, _DRAWN_BYTES))
         drawn, self._drawn = self._drawn[:count], self._drawn[count:]
@@ -75,7 +73,7 @@ class Transaction:
 
     def seal(self, place: str, key: bytes, value: bytes) -> bytes:
         """Return *value* sealed for its *place*: table and column, and the row's *key*."""
-        return self._storage.seal(value, place.encode() + b"\0" + key, self._draw)
+        return self._storage.seal(value, place.encode() + b"\0" + key, self.draw)
 
     def unseal(self, place: str, key: bytes, sealed: bytes) -> bytes:
         """Return what `seal` sealed. Raises VaultDamaged: another token's, another place's, or damaged."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from aimessage import client
-from aimessage.errors import BadValue
+from aimessage.errors import AimessageError, BadValue
 from aimessage.sync.messages import Hand, InboxPage, Message, Sent, Slice
 from aimessage.sync.worker import Worker
 
@@ -79,6 +79,13 @@ class Agent:
                 )
             )
         )
+
+    def send_all(
+        self, messages: Sequence[tuple[str, str | client.Letter]], *, timeout: timedelta | float = 30
+    ) -> list[Sent | AimessageError]:
+        """Send many messages; return of each, in order, what became of it. See `aimessage.Agent.send_all`."""
+        outcomes = self._worker.run(self.inner.send_all(messages, timeout=timeout))
+        return [each if isinstance(each, AimessageError) else self._sent(each) for each in outcomes]
 
     def ask(  # noqa: PLR0913 - the fields of a message
         self,

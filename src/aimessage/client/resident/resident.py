@@ -229,7 +229,7 @@ class Resident:
                 writer.write(packed(errands.failed(error, self._notices)))
         except asyncio.CancelledError:
             # Behind the commit that may be due in this turn of the loop.
-            asyncio.get_running_loop().call_soon(outbox.let_go, self._here, saved or chosen)
+            asyncio.get_running_loop().call_soon(outbox.let_go, self._here, [saved or chosen])
             raise
 
 
