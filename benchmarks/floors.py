@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.figures import Sample
 
-__all__ = ["BARE_PYTHON", "PYTHON_WITH_CRYPTO", "TCP", "USER_BIN", "floors", "run_ms"]
+__all__ = ["BARE_PYTHON", "PYTHON_WITH_CRYPTO", "TCP", "USER_BIN", "bare_ms", "floors", "run_ms", "with_crypto_ms"]
 
 BARE_PYTHON = "python -c pass"
 PYTHON_WITH_CRYPTO = "python importing socket, AES-GCM, sqlite3"
@@ -37,10 +37,20 @@ def run_ms(*command: str | Path, repeat: int = 9, **environ: str) -> float:
     return sorted(taken)[repeat // 2]
 
 
+def bare_ms(repeat: int = 9) -> float:
+    """Return what the start of an interpreter takes that does nothing."""
+    return run_ms(USER_BIN / "python", "-c", "pass", repeat=repeat)
+
+
+def with_crypto_ms(repeat: int = 9) -> float:
+    """Return what the start of an interpreter takes that imports what no command of ours can do without."""
+    return run_ms(USER_BIN / "python", "-c", _IMPORTS, repeat=repeat)
+
+
 def floors() -> Iterator[Sample]:
     """Yield one sample of each floor."""
-    yield Sample(BARE_PYTHON, run_ms(USER_BIN / "python", "-c", "pass"), "ms")
-    yield Sample(PYTHON_WITH_CRYPTO, run_ms(USER_BIN / "python", "-c", _IMPORTS), "ms")
+    yield Sample(BARE_PYTHON, bare_ms(), "ms")
+    yield Sample(PYTHON_WITH_CRYPTO, with_crypto_ms(), "ms")
     yield Sample(TCP, _tcp_ms(), "ms")
     yield Sample("fsync of 4 KiB", _fsync_ms(), "ms")
     yield Sample("SQLite commit, WAL, synchronous=FULL", _sqlite_ms(), "ms")
