@@ -80,7 +80,7 @@ def test_hmac_agrees_with_wycheproof() -> None:
     for group, case in wycheproof("hmac_sha256"):
         ran += 1
         tag = kdf.hmac_sha256(unhex(case["key"]), unhex(case["msg"]))[: group["tagSize"] // 8]
-        assert kdf.constant_time_equal(tag, unhex(case["tag"])) == (case["result"] == "valid")
+        assert (tag == unhex(case["tag"])) == (case["result"] == "valid")
     assert ran > 0
 
 

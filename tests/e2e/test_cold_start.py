@@ -9,8 +9,9 @@ from support.commands import BIN, Home, running_relay
 
 # Not named: inspect (msgspec loads it where typing_extensions is installed) and random (cryptography does).
 TOO_HEAVY = {
-    "asyncio", "click", "dataclasses", "email", "h11", "http", "logging", "picows", "prometheus_client",
-    "python_socks", "rocksdict", "ssl", "structlog", "traceback", "uvloop", "wsproto", "stringprep",
+    "asyncio", "click", "copy", "dataclasses", "email", "h11", "hashlib", "hmac", "http", "json", "logging", "picows",
+    "prometheus_client", "python_socks", "rocksdict", "ssl", "stringprep", "structlog", "traceback", "uvloop",
+    "wsproto",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Pong, Request
 
+from aimessage.crypto.kdf import sha1
 from aimessage.errors import RemoteProtocolError
 from aimessage.wire.websocket import ClientWebSocket, SocketClosed, SocketFailed, SocketOpened, SocketRefused
 
@@ -20,7 +21,7 @@ def client() -> ClientWebSocket:
         "relay.example:8080",
         "/ws",
         "aimessage.v1",
-        key=bytes(range(16)),
+        sha1=sha1,
         entropy=os.urandom,
         message_bytes=MESSAGE_BYTES,
     )
@@ -158,12 +159,11 @@ def accept_of(ours: ClientWebSocket) -> str:
     ],
 )
 def test_an_answer_that_agrees_to_something_else_is_refused(changed: dict[str, str]) -> None:
-    right = {"Sec_WebSocket_Accept": accept_of(client())}
     good = client()
-    good.receive_data(answer(**right))
+    good.receive_data(answer(Sec_WebSocket_Accept=accept_of(good)))
     assert good.events_received() == [SocketOpened()]
     ours = client()
-    ours.receive_data(answer(**(right | changed)))
+    ours.receive_data(answer(**({"Sec_WebSocket_Accept": accept_of(ours)} | changed)))
     [event] = ours.events_received()
     assert isinstance(event, SocketFailed)
 

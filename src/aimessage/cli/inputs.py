@@ -13,7 +13,7 @@ from aimessage.errors import BadValue
 __all__ = ["parse_duration", "parse_json", "read_body", "stdin_is_terminal", "text_of"]
 
 _UNITS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|[smhd]?)", re.ASCII)
+_DURATION: Final = r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|[smhd]?)"
 _LONGEST: Final = timedelta(days=366)
 
 
@@ -22,7 +22,7 @@ def parse_duration(text: str) -> timedelta:
 
     Raises BadValue: another form, or more than a year.
     """
-    found = _DURATION.fullmatch(text)
+    found = re.fullmatch(_DURATION, text, re.ASCII)
     if found is None:
         raise BadValue("this is not a duration", hint="write it like 30, 30s, 5m, 1h or 7d")
     duration = timedelta(seconds=float(found[1]) * _UNITS[found[2]])

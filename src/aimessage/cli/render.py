@@ -21,8 +21,8 @@ __all__ = ["Screen", "fenced", "json_line", "message_line", "neutralise", "prepa
 
 _JOINERS = frozenset("\u200c\u200d")
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_SUSPECT = re.compile(r"[^\n\t\x20-\x7e]")
-_COMMAND = re.compile(r"(?<![\w./-])aimessage [a-z]+(?![\w-]* --help)")
+_SUSPECT = r"[^\n\t\x20-\x7e]"  # patterns as text: `re` compiles and keeps those that are used
+_COMMAND = r"(?<![\w./-])aimessage [a-z]+(?![\w-]* --help)"
 _TOLD = ("id", "thread", "reply_to", "sent_at", "hops", "flags", "truncated")
 
 
@@ -32,8 +32,10 @@ def neutralise(text: str) -> str:
     A joiner stays where a script needs it; where it would only hide, it is shown like the others.
     """
     keeps = _needed_joiners(text)
-    return _SUSPECT.sub(
-        lambda hit: f"\\u{{{ord(hit[0]):x}}}" if _is_unseen(hit[0]) and hit.start() not in keeps else hit[0], text
+    return re.sub(
+        _SUSPECT,
+        lambda hit: f"\\u{{{ord(hit[0]):x}}}" if _is_unseen(hit[0]) and hit.start() not in keeps else hit[0],
+        text,
     )
 
 
@@ -42,7 +44,7 @@ def json_line(shape: Mapping[str, object]) -> str:
     import json  # a command that prints for people and talks to nobody's JSON needs none
 
     line = json.dumps(shape, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return _SUSPECT.sub(lambda hit: json.dumps(hit[0])[1:-1] if _is_unseen(hit[0]) else hit[0], line)
+    return re.sub(_SUSPECT, lambda hit: json.dumps(hit[0])[1:-1] if _is_unseen(hit[0]) else hit[0], line)
 
 
 def message_line(message: Mapping[str, object]) -> str:
@@ -112,7 +114,7 @@ class Screen(msgspec.Struct, frozen=True):
 
     def hint(self, hint: str) -> str:
         """Return *hint* with our flags in each command that it names, so that it can be run as it stands."""
-        if not _COMMAND.search(hint):
+        if not re.search(_COMMAND, hint):
             return hint
         import shlex
 
@@ -123,7 +125,7 @@ class Screen(msgspec.Struct, frozen=True):
                 hint = re.sub(rf"{name} \S+", told.replace("\\", r"\\"), hint)
             else:
                 missing += f" {told}"
-        return _COMMAND.sub(lambda found: found[0] + missing, hint)
+        return re.sub(_COMMAND, lambda found: found[0] + missing, hint)
 
     def show(self, shape: Mapping[str, object], line: str) -> None:
         """Print one result on stdout, at once: *shape* as JSON, or *line* for people.

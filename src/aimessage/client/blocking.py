@@ -17,6 +17,7 @@ from aimessage.client.dialling import Route, dialled_host
 from aimessage.client.links import GREETING_SECONDS, SUBPROTOCOL, Paces, judge, lots, refusal, turned_away
 from aimessage.client.waiting import Blocking
 from aimessage.clock import Clock
+from aimessage.crypto.kdf import sha1
 from aimessage.crypto.random import Entropy
 from aimessage.errors import AimessageError, LinkLost, NotARelay
 from aimessage.types import Username
@@ -287,7 +288,7 @@ def _framing(server: str, entropy: Entropy) -> ClientWebSocket:
         parts.netloc,
         f"{parts.path}/ws",
         SUBPROTOCOL,
-        key=entropy(16),
+        sha1=sha1,
         entropy=entropy,
         message_bytes=ANNOUNCED_MESSAGE_BYTES,
     )

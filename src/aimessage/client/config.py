@@ -13,9 +13,9 @@ from aimessage.types import SecretBytes
 
 __all__ = ["Settings", "load_settings", "normal_server"]
 
-_AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_PLAIN_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-_UNSEEN = re.compile(r"[\s\x00-\x1f\x7f]")
+_AGENT = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # patterns as text: `re` compiles and keeps those that are used
+_PLAIN_HOST = r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*"
+_UNSEEN = r"[\s\x00-\x1f\x7f]"
 _SECRET_FILE_BYTES = 4096
 
 
@@ -55,7 +55,7 @@ def load_settings(
     Raises BadValue: a malformed agent name or server address, or a secret file that cannot be read.
     """
     name = agent if agent is not None else environ.get("AIMESSAGE_AGENT") or "default"
-    if not _AGENT.fullmatch(name):
+    if not re.fullmatch(_AGENT, name):
         raise BadValue("this is not an agent name", hint="use letters, digits, _ and -, at most 64")
     address = server or environ.get("AIMESSAGE_SERVER")
     return Settings(
@@ -77,9 +77,9 @@ def normal_server(address: str) -> str:
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""
-        if not _PLAIN_HOST.fullmatch(host):
+        if not re.fullmatch(_PLAIN_HOST, host):
             host.encode("idna")  # whose tables cost a cold command 2 ms
-        plain = not (parts.query or parts.fragment or "@" in parts.netloc) and _UNSEEN.search(address) is None
+        plain = not (parts.query or parts.fragment or "@" in parts.netloc) and re.search(_UNSEEN, address) is None
         good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and plain
     except ValueError:
         good = False

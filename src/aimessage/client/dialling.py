@@ -30,7 +30,7 @@ __all__ = ["Dialling", "Proxy", "Route", "dialled_host", "is_loopback", "once"]
 
 _CA_FILE_BYTES = 4 * 1024 * 1024
 _PORTS = {"ws": 80, "wss": 443}
-_STATUS = re.compile(r"status (\d{3})\b")
+_STATUS = r"status (\d{3})\b"
 _EXPIRED, _NOT_YET, _WRONG_HOST, _WRONG_ADDRESS = 10, 9, 62, 64  # X509_V_ERR_… of OpenSSL
 _UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
 
@@ -106,7 +106,7 @@ class Route(msgspec.Struct, frozen=True):
     def explain_proxy(self, text: str) -> AimessageError:
         """Return what to tell the caller of the proxy's own refusal, of which the library keeps only a sentence."""
         name = self.proxy.name if self.proxy is not None else ""
-        found = _STATUS.search(text)
+        found = re.search(_STATUS, text)
         match found[1] if found else "":
             case "407":
                 return ProxyRefused(

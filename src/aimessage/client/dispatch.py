@@ -8,7 +8,6 @@ from aimessage.client.account import Here
 from aimessage.client.links import OpenLink
 from aimessage.client.locks import peer_lock
 from aimessage.client.sealing import Row, refuse_misaddressed, take_ready, take_sealed
-from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.identity import Identity
 from aimessage.errors import AimessageError, RecipientUnknown
@@ -63,6 +62,7 @@ async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> No
     with here.vault.reading() as vault:
         if vault.peer(here.address(recipient)).conversation.can_send:
             return
+    from aimessage.client.sessions import begin_session  # most messages find a session
 
     def wanted(vault: Transaction, peer: Peer, identity: Identity) -> bool:
         refuse_misaddressed(here, vault, recipient, identity)

@@ -1,6 +1,5 @@
 """What one send says, apart from to whom, and what makes two sends the same."""
 
-import json
 from datetime import timedelta
 
 import msgspec
@@ -94,7 +93,11 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
         return hmac_sha256(key.reveal, b"digest" + b"".join(_lp(part) for part in parts))
 
     def _sayable(self) -> tuple[str, str, str]:
-        data = "" if self.data is None else json.dumps(self.data, ensure_ascii=False)
+        data = ""
+        if self.data is not None:
+            import json  # a text needs none, and its import takes as long as a hundred messages
+
+            data = json.dumps(self.data, ensure_ascii=False)
         parts = (self.text or "", data, self.thread or "")
         if not (parts[0] or data):
             raise EmptyMessage("the message is empty")

@@ -1,7 +1,6 @@
 """The ratchet's part of sending: what waits is sealed in the order in which it was saved, and kept before it leaves."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -22,7 +21,7 @@ _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of the outbox; *body* is that of control mail that is not sealed yet, *prefix* a fingerprint's."""
 
     row: int
@@ -101,7 +100,7 @@ def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: i
 
 
 def _leaving(rows: Sequence[Row], offset: int) -> list[Row]:
-    return [row._replace(expires_at=_by_the_relays_clock(row, offset)) for row in _within_bytes(rows)]
+    return [msgspec.structs.replace(row, expires_at=_by_the_relays_clock(row, offset)) for row in _within_bytes(rows)]
 
 
 def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
@@ -123,7 +122,7 @@ def _oldest(vault: Transaction, recipient: Username, mail_class: MailClass, coun
         "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT ?",
         (recipient, int(mail_class), count),
     )
-    return [Row._make(columns) for columns in found.fetchall()]
+    return [Row(*columns) for columns in found.fetchall()]
 
 
 def _within_bytes(rows: Sequence[Row]) -> list[Row]:
@@ -153,7 +152,7 @@ def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
         vault.run("UPDATE sent SET pin = ? WHERE id = ?", (pin_of(peer.conversation.identity), row.id))
     peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=vault.draw)
     vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
-    return row._replace(sealed=sealed)
+    return msgspec.structs.replace(row, sealed=sealed)
 
 
 def _numbered(vault: Transaction, peer: Peer, message_id: MessageId) -> bytes:

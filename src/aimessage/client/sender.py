@@ -1,13 +1,12 @@
 """Getting one message accepted: save, then send, try again while it makes sense, and keep what could not leave."""
 
 import contextlib
-import copy
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from aimessage.client import control, fates, outbox
+from aimessage.client import fates, outbox
 from aimessage.client.account import Here
 from aimessage.client.delays import Delays
 from aimessage.client.dispatch import work_off
@@ -137,6 +136,8 @@ class Sender:
 
     async def pay(self) -> None:
         """Send the receipts that are owed, if that is quick: this process may end before anybody's upkeep does it."""
+        from aimessage.client import control  # one message that is sent needs none of it
+
         with contextlib.suppress(AimessageError, TimeoutError):
             async with self._here.waiting.within(_PAY_SECONDS):
                 if control.is_owed(self._here):
@@ -191,10 +192,13 @@ class Sender:
         return self._kept_all(error, [message_id])[message_id]
 
     def _kept_all(self, error: AimessageError, ids: Sequence[MessageId]) -> dict[MessageId, AimessageError]:
-        if ids:
-            outbox.let_go(self._here, ids)
-            self._look_again = 0.0
         kept: dict[MessageId, AimessageError] = {}
+        if not ids:
+            return kept
+        import copy  # only trouble needs it: a send that goes well is quicker without
+
+        outbox.let_go(self._here, ids)
+        self._look_again = 0.0
         for message_id in ids:
             kept[message_id] = told = copy.copy(error)
             told.message_id = message_id_text(message_id)

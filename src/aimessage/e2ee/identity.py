@@ -79,7 +79,7 @@ def parse_token(text: str) -> Token:
     except ValueError:
         octets = b""
     secret, checksum = octets[:_TOKEN_BYTES], octets[_TOKEN_BYTES:]
-    if not trimmed.startswith(_PREFIX) or not kdf.constant_time_equal(checksum, _checksum(secret)):
+    if not trimmed.startswith(_PREFIX) or checksum != _checksum(secret):  # whoever gives the one gives the other
         raise TokenMalformed("this is not a token, or it has a typing error")
     return Token(SecretBytes(secret))
 

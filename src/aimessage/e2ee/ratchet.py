@@ -4,7 +4,7 @@
 Signal's Double Ratchet; §-numbers below are of that page.
 """
 
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 
@@ -32,11 +32,6 @@ class SkippedChain(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     dh: bytes
     keys: dict[int, tuple[bytes, int]]
-
-
-class _Rooted(NamedTuple):
-    root: bytes
-    chain: bytes
 
 
 class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -139,12 +134,12 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         shared = b""
         if header.kem_ciphertext:
             shared = kem.ML_KEM_768.decapsulate(SecretBytes(self.kem_seed), header.kem_ciphertext).reveal
-        rooted = _root_step(self.root, dh.agree(SecretBytes(self.our_dh), header.dh) + shared)
+        root, chain = _root_step(self.root, dh.agree(SecretBytes(self.our_dh), header.dh) + shared)
         received = msgspec.structs.replace(
             self,
-            root=rooted.root,
+            root=root,
             their_dh=header.dh,
-            receiving=rooted.chain,
+            receiving=chain,
             received=0,
             kem_seed=b"",
             kem_public=b"",
@@ -161,17 +156,17 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if their_kem:
             secret, ciphertext = kem.ML_KEM_768.encapsulate(their_kem)
             shared = secret.reveal
-        rooted = _root_step(self.root, pair.agree(self.their_dh) + shared)
+        root, chain = _root_step(self.root, pair.agree(self.their_dh) + shared)
         since, at = (0, now_ms) if shared else (self.since_kem, self.kem_at)
         seed = b""
         if self.post_quantum and (since >= KEM_AFTER_MESSAGES or now_ms - at >= KEM_AFTER_MS):
             seed = entropy(kem.SEED_BYTES)
         return msgspec.structs.replace(
             self,
-            root=rooted.root,
+            root=root,
             our_dh=our_dh.reveal,
             our_public=pair.public,
-            sending=rooted.chain,
+            sending=chain,
             sent=0,
             sent_before=self.sent,
             kem_seed=seed,
@@ -242,9 +237,10 @@ def _next_key(chain_key: bytes) -> tuple[bytes, bytes]:
     return kdf.hmac_sha256(chain_key, b"\x02"), kdf.hmac_sha256(chain_key, b"\x01")
 
 
-def _root_step(root: bytes, secret: bytes) -> _Rooted:
+def _root_step(root: bytes, secret: bytes) -> tuple[bytes, bytes]:
+    """Return the next root key and the key of the chain that begins (§3.1)."""
     output = kdf.hkdf(root, secret, labels.ROOT_STEP, 64)
-    return _Rooted(output[:32], output[32:])
+    return output[:32], output[32:]
 
 
 def _box_key(message_key: bytes, salt: bytes) -> tuple[SecretBytes, bytes]:

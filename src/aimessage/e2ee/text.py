@@ -97,7 +97,7 @@ def _allowed(text: str, index: int) -> bool:
     if character in _JOINERS:
         return _joiner_allowed(text, index)
     point = ord(character)
-    if point in PICTORIAL or point in DEFAULT_IGNORABLE or point in _LOOK_LIKE_NOTHING:
+    if point in PICTORIAL.points or point in DEFAULT_IGNORABLE.points or point in _LOOK_LIKE_NOTHING:
         return False
     return unicodedata.category(character) not in _REFUSED_CATEGORIES
 
@@ -108,7 +108,7 @@ def _joiner_allowed(text: str, index: int) -> bool:
         return True
     if text[index] != _NON_JOINER:
         return False
-    return _neighbour(text, index, -1) in JOINS_BEHIND and _neighbour(text, index, 1) in JOINS_IN_FRONT
+    return _neighbour(text, index, -1) in JOINS_BEHIND.points and _neighbour(text, index, 1) in JOINS_IN_FRONT.points
 
 
 def _neighbour(text: str, index: int, step: int) -> int:

@@ -1,17 +1,27 @@
 """The Unicode 17.0 properties that Python's `unicodedata` lacks, as ranges of code points; data only."""
 
+from functools import cached_property
+
 __all__ = ["DEFAULT_IGNORABLE", "JOINS_BEHIND", "JOINS_IN_FRONT", "PICTORIAL"]
 
 
-def _ranges(text: str) -> frozenset[int]:
-    points: set[int] = set()
-    for item in text.split():
-        first, _, last = item.partition("-")
-        points.update(range(int(first, 16), int(last or first, 16) + 1))
-    return frozenset(points)
+class _Ranges:
+    """Code points, spelled as ranges; the set is made when it is first asked, because text in ASCII needs none."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def points(self) -> frozenset[int]:
+        """All of them."""
+        points: set[int] = set()
+        for item in self._text.split():
+            first, _, last = item.partition("-")
+            points.update(range(int(first, 16), int(last or first, 16) + 1))
+        return frozenset(points)
 
 
-PICTORIAL = _ranges(
+PICTORIAL = _Ranges(
     "A9 AE 203C 2049 2122 2139 2194-2199 21A9-21AA 231A-231B 2328 23CF 23E9-23F3 23F8-23FA 24C2 25AA-25AB 25B6 25C0 "
     "25FB-25FE 2600-2604 260E 2611 2614-2615 2618 261D 2620 2622-2623 2626 262A 262E-262F 2638-263A 2640 2642 "
     "2648-2653 265F-2660 2663 2665-2666 2668 267B 267E-267F 2692-2697 2699 269B-269C 26A0-26A1 26A7 26AA-26AB "
@@ -27,12 +37,12 @@ PICTORIAL = _ranges(
     "1F947-1F9FF 1FA58-1FA5F 1FA6E-1FAFF 1FC00-1FFFD "
 )
 """Emoji_Presentation, Extended_Pictographic, Emoji_Modifier and Regional_Indicator."""
-DEFAULT_IGNORABLE = _ranges(
+DEFAULT_IGNORABLE = _Ranges(
     "AD 34F 61C 115F-1160 17B4-17B5 180B-180F 200B-200F 202A-202E 2060-206F 3164 FE00-FE0F FEFF FFA0 FFF0-FFF8 "
     "1BCA0-1BCA3 1D173-1D17A E0000-E0FFF "
 )
 """Default_Ignorable_Code_Point."""
-JOINS_BEHIND = _ranges(
+JOINS_BEHIND = _Ranges(
     "620 626 628 62A-62E 633-63F 641-647 649-64A 66E-66F 678-687 69A-6BF 6C1-6C2 6CC 6CE 6D0-6D1 6FA-6FC 6FF "
     "712-714 71A-71D 71F-727 729 72B 72D-72E 74E-758 75C-76A 76D-770 772 775-777 77A-77F 7CA-7EA 841-845 848 "
     "84A-853 855 860 862-865 868 886 889-88D 88F 8A0-8A9 8AF-8B0 8B3-8B8 8BA-8C8 1807 1820-1878 1887-18A8 18AA "
@@ -41,7 +51,7 @@ JOINS_BEHIND = _ranges(
     "10F70-10F73 10F76-10F81 10FB0 10FB2-10FB3 10FB8 10FBB-10FBC 10FBE-10FBF 10FC1 10FC4 10FCA-10FCB 1E900-1E943 "
 )
 """Joining_Type Dual or Left: a letter that joins the one after it."""
-JOINS_IN_FRONT = _ranges(
+JOINS_IN_FRONT = _Ranges(
     "620 622-63F 641-64A 66E-66F 671-673 675-6D3 6D5 6EE-6EF 6FA-6FC 6FF 710 712-72F 74D-77F 7CA-7EA 840-858 860 "
     "862-865 867-86A 870-882 886 889-88F 8A0-8AC 8AE-8C8 1807 1820-1878 1887-18A8 18AA A840-A871 10AC0-10AC5 10AC7 "
     "10AC9-10ACA 10ACE-10AD6 10AD8-10AE1 10AE4 10AEB-10AEF 10B80-10B91 10BA9-10BAE 10D01-10D23 10EC2-10EC4 "

@@ -4,6 +4,7 @@ The frames of a message are split before any is decoded, so one that is unknown 
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -50,14 +51,20 @@ def split(message: bytes, most: int = FRAMES_PER_MESSAGE) -> list[msgspec.Raw]:
 
 
 class Codec(Generic[_FrameT]):
-    """Decodes the frames of one direction."""
-
-    __slots__ = ("_decoder", "_tags", "_whole")
+    """Decodes the frames of one direction; each decoder is made when it is first needed, because that takes a while."""
 
     def __init__(self, frames: Any, tags: Iterable[int]) -> None:  # noqa: ANN401 - a union of types
-        self._decoder: msgspec.msgpack.Decoder[_FrameT] = msgspec.msgpack.Decoder(frames)
-        self._whole: msgspec.msgpack.Decoder[list[_FrameT]] = msgspec.msgpack.Decoder(list[frames])
+        self._frames = frames
+        self._list_of_frames = list[frames]
         self._tags = frozenset(tags)
+
+    @cached_property
+    def _decoder(self) -> "msgspec.msgpack.Decoder[_FrameT]":
+        return msgspec.msgpack.Decoder(self._frames)
+
+    @cached_property
+    def _whole(self) -> "msgspec.msgpack.Decoder[list[_FrameT]]":
+        return msgspec.msgpack.Decoder(self._list_of_frames)
 
     def decode_whole(self, message: bytes, most: int = FRAMES_PER_MESSAGE) -> list[_FrameT] | None:
         """Return the frames of one WebSocket message, if each of them is known and well formed; else None: `split` it.

@@ -4,7 +4,6 @@ It exists for the cold start of a command: the smallest library for this costs 3
 `send`. The tests hold it against that library, in both directions, and feed both the same bytes.
 """
 
-import hashlib
 from base64 import b64encode
 from collections.abc import Callable
 
@@ -49,7 +48,8 @@ class ClientWebSocket:
     """One connection. Feed `receive_data`, act on `events_received`, write `data_to_send`; nothing here raises for
     what a server does.
 
-    *key* is 16 random bytes, *entropy* gives the mask of each frame, *message_bytes* bounds a message that comes in.
+    *sha1* is the hash of the handshake, *entropy* gives its key and the mask of each frame, *message_bytes* bounds a
+    message that comes in.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class ClientWebSocket:
         target: str,
         subprotocol: str,
         *,
-        key: bytes,
+        sha1: Callable[[bytes], bytes],
         entropy: Callable[[int], bytes],
         message_bytes: int,
     ) -> None:
         self._subprotocol = subprotocol
         self._entropy = entropy
         self._message_bytes = message_bytes
-        encoded = b64encode(key)
-        self._accept = b64encode(hashlib.sha1(encoded + _GUID, usedforsecurity=False).digest()).decode()
+        encoded = b64encode(entropy(16))
+        self._accept = b64encode(sha1(encoded + _GUID)).decode()
         self._incoming = bytearray()
         self._message: bytearray | None = None
         self._is_open = self._is_over = False
