@@ -106,10 +106,10 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """
         following, message_key = self._advance(header, now_ms, entropy)
         key, nonce = _box_key(message_key, header.salt)
-        plaintext = aead.open_once(key, nonce, ciphertext, bound + header.encode())
-        return msgspec.structs.replace(following, since_kem=following.since_kem + 1), plaintext
+        return following, aead.open_once(key, nonce, ciphertext, bound + header.encode())
 
     def _advance(self, header: Header, now_ms: int, entropy: Entropy) -> tuple[Self, bytes]:
+        """Return the ratchet as it is behind this message, and the message's key."""
         if (young := _young(self.skipped, now_ms)) is not self.skipped:
             return msgspec.structs.replace(self, skipped=young)._advance(header, now_ms, entropy)
         for chain in self.skipped:
@@ -122,7 +122,10 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if header.number < ratchet.received:
             raise DecryptionFailed("the message was opened before, or its key has expired")
         chain_key, message_key = _next_key(ratchet.receiving)
-        return msgspec.structs.replace(ratchet, receiving=chain_key, received=ratchet.received + 1), message_key
+        following = msgspec.structs.replace(
+            ratchet, receiving=chain_key, received=ratchet.received + 1, since_kem=ratchet.since_kem + 1
+        )
+        return following, message_key
 
     def _turn(self, header: Header, now_ms: int, entropy: Entropy) -> Self:
         """A new chain of theirs: one root step to receive, one to send (§3)."""
@@ -193,7 +196,8 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def _take_skipped(self, chain: SkippedChain, number: int) -> Self:
         rest = {at: entry for at, entry in chain.keys.items() if at != number}
         chains = (SkippedChain(chain.dh, rest) if each is chain else each for each in self.skipped)
-        return msgspec.structs.replace(self, skipped=tuple(each for each in chains if each.keys))
+        skipped = tuple(each for each in chains if each.keys)
+        return msgspec.structs.replace(self, skipped=skipped, since_kem=self.since_kem + 1)
 
 
 def _young(chains: tuple[SkippedChain, ...], now_ms: int) -> tuple[SkippedChain, ...]:

@@ -96,7 +96,10 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def _sending(self) -> Session | None:
-        return next((each for each in self.sessions if not each.receive_only and each.ratchet.can_send), None)
+        for each in self.sessions:
+            if not each.receive_only and each.ratchet.can_send:
+                return each
+        return None
 
     def dump(self) -> bytes:
         """Return the conversation as the vault keeps it; secret."""
@@ -159,7 +162,7 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if envelope.sender != self.username or envelope.attempt not in _ATTEMPTS:
             raise DecryptionFailed("the envelope is not of this conversation")
         header, part, ciphertext = Header.split(envelope.sealed)
-        known = next((each for each in self.sessions if each.session_id == header.session_id), None)
+        known = self._of(header.session_id)
         used_pair = None
         if known is None:
             if part is None:
@@ -183,8 +186,15 @@ class Conversation(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Return the conversation with every session receive-only: a retry, or a new vault id."""
         return msgspec.structs.replace(self, sessions=tuple(map(_receive_only, self.sessions)))
 
+    def _of(self, session_id: bytes) -> Session | None:
+        for each in self.sessions:
+            if each.session_id == session_id:
+                return each
+        return None
+
     def _with(self, old: Session, new: Session) -> Self:
-        return msgspec.structs.replace(self, sessions=tuple(new if each is old else each for each in self.sessions))
+        sessions = tuple([new if each is old else each for each in self.sessions])
+        return msgspec.structs.replace(self, sessions=sessions)
 
     def _welcome(self, session: Session, order: int) -> Self:
         """Place a session that the peer started and that has just opened its first message."""
