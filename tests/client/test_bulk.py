@@ -189,3 +189,31 @@ async def test_a_vault_that_cannot_be_written_is_each_ones_error(
 async def _nothing(who: Settings) -> list[Sent | AimessageError]:
     async with connect(who) as me:
         return await me.send_all([])
+
+
+_CYCLE: list[object] = []
+_CYCLE.append(_CYCLE)
+
+
+@pytest.mark.parametrize(
+    "data", [object(), float("nan"), {(1, 2): 3}, {"a": {1}}, _CYCLE], ids=lambda data: type(data).__name__
+)
+async def test_data_that_json_cannot_say_is_refused_at_once_and_harms_nobody_else(tmp_path: Path, data: object) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, _ = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me, asyncio.timeout(30):
+            beside = asyncio.create_task(me.send("bobby", "in the same commit"))
+            with pytest.raises(BadValue, match="JSON"):
+                await me.send("bobby", data=data)
+            assert (await beside).state == "accepted"
+            refused, sent = await me.send_all([("bobby", Letter(data=data)), ("bobby", "well")])
+            assert isinstance(refused, BadValue) and isinstance(sent, Sent)
+
+
+async def test_a_call_that_is_wrong_in_its_types_ends_with_an_error_and_does_not_hang(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, _ = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me, asyncio.timeout(30):
+            with pytest.raises(AttributeError):
+                await me.send("bobby", 5)  # type: ignore[arg-type]
+            assert (await me.send("bobby", "five")).state == "accepted"

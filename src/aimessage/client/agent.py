@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Self
@@ -108,7 +108,7 @@ class Agent(LocalAgent):
 
     async def send_all(
         self,
-        messages: Sequence[tuple[str, str | Letter]],
+        messages: Iterable[tuple[str, str | Letter]],
         *,
         timeout: timedelta | float = 30,  # noqa: ASYNC109 - the messages outlive the call
     ) -> list[Sent | AimessageError]:

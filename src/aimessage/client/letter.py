@@ -93,11 +93,7 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
         return hmac_sha256(key.reveal, b"digest" + b"".join(_lp(part) for part in parts))
 
     def _sayable(self) -> tuple[str, str, str]:
-        data = ""
-        if self.data is not None:
-            import json  # a text needs none, and its import takes as long as a hundred messages
-
-            data = json.dumps(self.data, ensure_ascii=False)
+        data = "" if self.data is None else _json(self.data)
         parts = (self.text or "", data, self.thread or "")
         if not (parts[0] or data):
             raise EmptyMessage("the message is empty")
@@ -113,6 +109,18 @@ def key_mac(key: SecretBytes, recipient: Username, idempotency_key: str) -> byte
     if not 0 < len(idempotency_key) <= _KEY_CHARACTERS:
         raise BadValue("an idempotency key has 1 to 256 characters")
     return hmac_sha256(key.reveal, b"key" + lp16(recipient.encode()) + idempotency_key.encode("utf-8", "surrogatepass"))
+
+
+def _json(data: object) -> str:
+    import json  # a text needs none, and its import takes as long as a hundred messages
+
+    try:
+        return json.dumps(data, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # another type or key, NaN or a cycle, too deep
+        raise BadValue(
+            "the data cannot be said in JSON",
+            hint="use dicts with text keys, lists, text, numbers that are finite, booleans and None, not too deep",
+        ) from None
 
 
 def _lp(part: str) -> bytes:

@@ -1,6 +1,7 @@
 """Concurrent sends share one commit: what one turn of the event loop wants saved is saved together."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -56,15 +57,15 @@ class SharedSaving:
         batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._commit)
-        results: list[MessageId | AimessageError]
+        results: Sequence[MessageId | Exception]
         try:
             results = outbox.save_all(self._here, [each.draft for each in batch], sealing=self._connection.is_open)
-        except AimessageError as error:
+        except Exception as error:  # noqa: BLE001 - told to all who wait, a bug of ours too: nobody else would hear
             results = [error] * len(batch)
         for each, result in zip(batch, results, strict=True):
             if each.saved.done():  # its caller was cancelled; the message is in the outbox all the same
                 continue
-            if isinstance(result, AimessageError):
+            if isinstance(result, Exception):
                 each.saved.set_exception(result)
             else:
                 each.saved.set_result(result)

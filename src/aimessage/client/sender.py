@@ -106,24 +106,27 @@ class Sender:
         with contextlib.suppress(TimeoutError):
             async with here.waiting.within(limit.total_seconds()):
                 while waiting:
-                    first = waiting[0]
+                    first, is_over = waiting[0], True
                     try:
                         await self._try(recipient, first)
                     except Temporary as error:
                         trouble = error
                         delay = next(delays)
                         await here.waiting.pause(error.retry_after.total_seconds() if error.retry_after else delay)
+                        is_over = False
                     except AimessageError as error:  # its own end, or the trouble of all of them
                         trouble = error
                     waiting = fates.waiting_among(here, waiting)
-                    if first in waiting and not isinstance(trouble, Temporary):
+                    if is_over and first in waiting:
                         break
-        return self._told(ids, trouble)
+        return self._told(ids, waiting, trouble)
 
-    def _told(self, ids: Sequence[MessageId], trouble: AimessageError) -> list[str | AimessageError]:
-        """Return the fate of each, or its error; those that wait are given up or kept because of *trouble*."""
+    def _told(
+        self, ids: Sequence[MessageId], waiting: Sequence[MessageId], trouble: AimessageError
+    ) -> list[str | AimessageError]:
+        """Return the fate of each, or its error; those that still wait are given up or kept because of *trouble*."""
         here = self._here
-        waiting = fates.waiting_among(here, ids)
+        waiting = fates.waiting_among(here, waiting) if waiting else []
         given_up: set[MessageId] = set()
         if waiting and not isinstance(trouble, Temporary | MailboxFull):
             given_up = outbox.abandon(here, waiting, trouble)

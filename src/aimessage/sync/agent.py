@@ -1,7 +1,7 @@
 """The blocking agent: each method is its asynchronous twin's, done on the worker and waited for."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
@@ -81,7 +81,7 @@ class Agent:
         )
 
     def send_all(
-        self, messages: Sequence[tuple[str, str | client.Letter]], *, timeout: timedelta | float = 30
+        self, messages: Iterable[tuple[str, str | client.Letter]], *, timeout: timedelta | float = 30
     ) -> list[Sent | AimessageError]:
         """Send many messages; return of each, in order, what became of it. See `aimessage.Agent.send_all`."""
         outcomes = self._worker.run(self.inner.send_all(messages, timeout=timeout))
