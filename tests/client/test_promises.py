@@ -5,7 +5,7 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -325,6 +325,21 @@ async def test_what_was_shown_is_told_while_the_consumer_keeps_the_next_message(
                     assert (await anext(messages)).text == text
                 assert [(await each).state for each in reading[:2]] == ["read", "read"]  # and the third is in hand
             reading[2].cancel()
+
+
+async def _all(messages: AsyncIterable[Message]) -> list[Message]:
+    return [message async for message in messages]
+
+
+async def test_who_has_listened_to_its_count_tells_the_sender_of_the_last_message_too(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me, connect(bobby) as you, asyncio.timeout(60):
+            for number in range(3):  # the same agent, which does nothing else afterwards
+                listening = asyncio.create_task(_all(you.listen(count=1)))
+                sent = await me.send("bobby", str(number), wait_for="delivered", timeout=30)
+                assert [message.text for message in await listening] == [str(number)]
+                assert sent.state in ("delivered", "read", "handled")
 
 
 async def test_notes_that_were_committed_before_a_death_are_cleared_away(tmp_path: Path) -> None:

@@ -239,20 +239,23 @@ class Agent(LocalAgent):
         """
         left = count
         wanted = Filter(sender, thread)
-        async with self._receiver.receiving(Need.LISTEN, until_handled=manual_ack) as watch:
-            with showing(self._here, self._receiver, wanted, until_handled=manual_ack) as consumer:
-                while True:
-                    batch = consumer.take(left)
-                    for row, message in batch:
-                        yield message.held_by(self)
-                        # Only now: a consumer that failed or left meanwhile is shown this message again.
-                        consumer.was_shown(row)
-                        if left is not None:
-                            left -= 1
-                            if not left:
-                                return
-                    if not batch:
-                        await consumer.more(watch)
+        try:
+            async with self._receiver.receiving(Need.LISTEN, until_handled=manual_ack) as watch:
+                with showing(self._here, self._receiver, wanted, until_handled=manual_ack) as consumer:
+                    while True:
+                        batch = consumer.take(left)
+                        for row, message in batch:
+                            yield message.held_by(self)
+                            # Only now: a consumer that failed or left meanwhile is shown this message again.
+                            consumer.was_shown(row)
+                            if left is not None:
+                                left -= 1
+                                if not left:
+                                    return
+                        if not batch:
+                            await consumer.more(watch)
+        finally:
+            self._tell_senders()
 
     async def wait(
         self,
@@ -310,7 +313,11 @@ class Agent(LocalAgent):
     def shown(self, messages: Sequence[Message], *, until_handled: bool = False) -> None:
         """A consumer has been shown these messages: they do not come again."""
         super().shown(messages, until_handled=until_handled)
-        if messages and self.is_connected and not self._receiver.is_running:  # nobody else tells the senders soon
+        if messages:
+            self._tell_senders()
+
+    def _tell_senders(self) -> None:
+        if self.is_connected and not self._receiver.is_running:  # nobody else tells them soon
             self._sender.pay_soon()
 
     async def acknowledge(self, message_id: str) -> None:
