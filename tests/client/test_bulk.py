@@ -1,13 +1,12 @@
 """Many messages in one call: in order, each with its own outcome, none lost and none twice, whatever the relay does."""
 
 import asyncio
-from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from aimessage.client import Agent, Letter, Message, Sent, Settings, connect, register
+from aimessage.client import Agent, Letter, Message, Sent, Settings, connect, fates
 from aimessage.errors import (
     AimessageError,
     BadValue,
@@ -20,22 +19,11 @@ from aimessage.errors import (
     UsernameMalformed,
     VaultUnavailable,
 )
-from support.machines import QUIET
+from aimessage.types import MessageId
+from support.machines import QUIET, enrolled, heard
 from support.relay import running_relay
 
 MANY = 700
-
-
-async def enrolled(tmp_path: Path, url: str, *names: str) -> list[Settings]:
-    found = [Settings(home=tmp_path / "home", agent=name, server=url) for name in names]
-    for each in found:
-        await register(each, each.agent)
-    return found
-
-
-async def heard(who: Settings, count: int) -> list[Message]:
-    async with asyncio.timeout(60), connect(who) as me, aclosing(me.listen(count=count)) as messages:
-        return [message async for message in messages]
 
 
 async def waiting(me: Agent) -> list[Message]:
@@ -206,8 +194,9 @@ async def test_data_that_json_cannot_say_is_refused_at_once_and_harms_nobody_els
             with pytest.raises(BadValue, match="JSON"):
                 await me.send("bobby", data=data)
             assert (await beside).state == "accepted"
-            refused, sent = await me.send_all([("bobby", Letter(data=data)), ("bobby", "well")])
+            refused, bare, sent = await me.send_all([("bobby", Letter(data=data)), ("bobby", data), ("bobby", "well")])  # type: ignore[list-item]
             assert isinstance(refused, BadValue) and isinstance(sent, Sent)
+            assert isinstance(bare, BadValue) and "Letter" in str(bare.hint)
 
 
 async def test_a_call_that_is_wrong_in_its_types_ends_with_an_error_and_does_not_hang(tmp_path: Path) -> None:
@@ -217,3 +206,20 @@ async def test_a_call_that_is_wrong_in_its_types_ends_with_an_error_and_does_not
             with pytest.raises(AttributeError):
                 await me.send("bobby", 5)  # type: ignore[arg-type]
             assert (await me.send("bobby", "five")).state == "accepted"
+
+
+async def test_a_vault_that_fails_between_saving_and_sending_names_what_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me:
+
+            def failing(*_: object) -> list[MessageId]:
+                raise VaultUnavailable("the vault cannot be used now: disk I/O error")
+
+            with monkeypatch.context() as broken:
+                broken.setattr(fates, "waiting_among", failing)
+                outcomes = await me.send_all([("bobby", "one"), ("bobby", "two")])
+        named = [each.message_id for each in outcomes if isinstance(each, VaultUnavailable) and each.hint]
+        assert [message.id for message in await heard(bobby, 2)] == named

@@ -37,24 +37,12 @@ from aimessage.errors import (
 )
 from aimessage.types import Username
 from aimessage.wire.frames import BundleAnswer, Deliver
-from support.machines import QUIET, Machine
+from support.machines import QUIET, Machine, enrolled, heard
 from support.relay import running_relay
 
 
 def settings(tmp_path: Path, url: str, agent: str) -> Settings:
     return Settings(home=tmp_path / "home", agent=agent, server=url)
-
-
-async def enrolled(tmp_path: Path, url: str, *names: str) -> list[Settings]:
-    found = [settings(tmp_path, url, name) for name in names]
-    for each in found:
-        await register(each, each.agent)
-    return found
-
-
-async def heard(who: Settings, count: int) -> list[Message]:
-    async with asyncio.timeout(60), connect(who) as me, aclosing(me.listen(count=count)) as messages:
-        return [message async for message in messages]
 
 
 async def test_messages_cross_both_ways_with_their_order_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from aimessage.client.account import Here, open_here
 from aimessage.client.profile import load_profile
 from aimessage.types import SecretBytes
 
-__all__ = ["QUIET", "Machine", "eventually"]
+__all__ = ["QUIET", "Machine", "enrolled", "eventually", "heard"]
 
 QUIET = {"rate_global": "0", "rate_connection": "0"}
 
@@ -60,6 +60,11 @@ class Machine:
     async def heard(self, count: int) -> list[Message]:
         """Listen until *count* messages have been shown."""
         return await heard(self.settings, count)
+
+
+async def enrolled(tmp_path: Path, url: str, *names: str) -> list[Settings]:
+    """Register each name on one machine and return its settings."""
+    return [each.settings for each in await Machine.enrolled(tmp_path / "home", url, *names)]
 
 
 async def heard(settings: Settings, count: int) -> list[Message]:

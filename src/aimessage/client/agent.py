@@ -30,6 +30,7 @@ from aimessage.client.sent import Sent, wanted_receipts
 from aimessage.client.taking import answer_to, what_comes
 from aimessage.errors import (
     AimessageError,
+    BadValue,
     FateTimedOut,
     RelayUnreachable,
 )
@@ -116,13 +117,13 @@ class Agent(LocalAgent):
 
         Those of one recipient arrive in their order. They share commits and frames, as many `send` at once do, without
         a task for each. Nothing is raised for the trouble of one: in its place stands the error that `send` raises,
-        with the id if it is kept.
+        with the id if it is kept. *timeout* (seconds, or a timedelta) is for all of them.
         """
         results: list[Sent | AimessageError | None] = []
         drafts = []
         for to, said in messages:
             try:
-                drafts.append(self._sender.draft(to, said if isinstance(said, Letter) else Letter(said)))
+                drafts.append(self._sender.draft(to, _letter(said)))
                 results.append(None)
             except AimessageError as error:
                 results.append(error)
@@ -377,6 +378,14 @@ class Agent(LocalAgent):
         with contextlib.suppress(AimessageError):
             await self._receiver.settle(Need.WATCH, _delta(timeout))
         return self._receiver.settled and self.trouble is None
+
+
+def _letter(said: object) -> Letter:
+    if isinstance(said, Letter):
+        return said
+    if not isinstance(said, str):
+        raise BadValue("a message is a text or a Letter", hint="for data: aimessage.Letter(data=…)")
+    return Letter(said)
 
 
 def _delta(limit: timedelta | float) -> timedelta:

@@ -9,7 +9,7 @@ from aimessage.client.account import Here
 from aimessage.client.connection import Connection
 from aimessage.client.links import MOST_AT_ONCE
 from aimessage.client.outbox import Draft
-from aimessage.client.sender import Sender
+from aimessage.client.sender import Sender, told_as_kept
 from aimessage.errors import AimessageError
 from aimessage.types import MessageId, Username
 
@@ -79,8 +79,8 @@ class Bulk:
     ) -> list[Brought | AimessageError]:
         try:
             told = await self._sender.brought_all(recipient, ids, limit)
-        except AimessageError as error:  # the vault's
-            return [error] * len(ids)
+        except AimessageError as error:  # the vault's, in which they are saved
+            return [told_as_kept(error, message_id) for message_id in ids]
         return [
             fate if isinstance(fate, AimessageError) else (message_id, fate)
             for message_id, fate in zip(ids, told, strict=True)

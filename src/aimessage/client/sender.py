@@ -20,7 +20,7 @@ from aimessage.types import MessageId, Username, message_id_text
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Reach", "Sender"]
+__all__ = ["Reach", "Sender", "told_as_kept"]
 
 _PAY_SECONDS = 2.0
 _LOOK_SECONDS = 2.0
@@ -99,7 +99,10 @@ class Sender:
     async def brought_all(
         self, recipient: Username, ids: Sequence[MessageId], limit: timedelta
     ) -> list[str | AimessageError]:
-        """Do what `brought` does for several messages: return the fate of each, or what `brought` raises of it."""
+        """Do what `brought` does for several messages: return the fate of each, or what `brought` raises of it.
+
+        Raises VaultUnavailable, VaultDamaged: nobody can say now what became of them; what was saved is kept.
+        """
         here, delays = self._here, Delays()
         trouble: AimessageError = RelayUnreachable("the relay did not answer in time")
         waiting = list(ids)
@@ -195,15 +198,17 @@ class Sender:
         return self._kept_all(error, [message_id])[message_id]
 
     def _kept_all(self, error: AimessageError, ids: Sequence[MessageId]) -> dict[MessageId, AimessageError]:
-        kept: dict[MessageId, AimessageError] = {}
-        if not ids:
-            return kept
-        import copy  # only trouble needs it: a send that goes well is quicker without
+        if ids:
+            outbox.let_go(self._here, ids)
+            self._look_again = 0.0
+        return {message_id: told_as_kept(error, message_id) for message_id in ids}
 
-        outbox.let_go(self._here, ids)
-        self._look_again = 0.0
-        for message_id in ids:
-            kept[message_id] = told = copy.copy(error)
-            told.message_id = message_id_text(message_id)
-            told.hint = f"the message {told.message_id} is kept and goes out with this agent's next command"
-        return kept
+
+def told_as_kept(error: AimessageError, message_id: MessageId) -> AimessageError:
+    """Return a copy of *error* that says that this message waits for the next command."""
+    import copy  # only trouble needs it: a send that goes well is quicker without
+
+    told = copy.copy(error)
+    told.message_id = message_id_text(message_id)
+    told.hint = f"the message {told.message_id} is kept and goes out with this agent's next command"
+    return told
