@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimessage.e2ee.bodies import BODY_BYTES, Body, decode_body, encode_body, pad, unpad
+from aimessage.e2ee.bodies import BODY_BYTES, Body, Receipts, decode_body, encode_body, pad, spare_bytes, unpad
+from aimessage.e2ee.reports import decode_receipts, encode_receipts, receipts_within
 from aimessage.errors import MalformedOctets, TooLarge
+from aimessage.types import MessageId
 
 HELLO = Body("text", bytes(16), 1, 1_700_000_000_000, text="hello")
 
@@ -28,6 +30,25 @@ def test_the_largest_body_fits_and_one_byte_more_does_not() -> None:
 def test_a_body_comes_back_as_it_was(text: str, thread: str, sequence: int, expects_reply: bool) -> None:
     body = Body("text", bytes(16), sequence, 5, text=text, thread=thread, expects_reply=expects_reply)
     assert decode_body(encode_body(body)) == body
+
+
+@given(st.integers(0, 5000), st.lists(st.sampled_from([1, 2, 4]), min_size=64, max_size=64))
+def test_receipts_that_fit_into_the_padding_make_no_body_longer(length: int, fates: list[int]) -> None:
+    body = msgspec.structs.replace(HELLO, text="x" * length)
+    ids = [MessageId(number.to_bytes(16, "big")) for number in range(receipts_within(spare_bytes(body)))]
+    of_fates = {Receipts(fate): [each for each, its in zip(ids, fates, strict=False) if its == fate] for fate in fates}
+
+    taking = msgspec.structs.replace(body, report=encode_receipts(of_fates))
+
+    assert len(ids) <= 64
+    if ids:
+        assert len(encode_body(taking)) == len(encode_body(body))
+    assert sorted(each for _, told in decode_receipts(taking.report) for each in told) == ids
+
+
+def test_that_somebody_waits_is_no_fate() -> None:
+    report = msgspec.msgpack.encode([(8, [bytes(16)]), (9, [bytes(16)]), (1, [bytes(16)])])
+    assert decode_receipts(report) == [(Receipts.DELIVERED, [bytes(16)])]
 
 
 def test_a_later_versions_fields_are_ignored_and_an_earlier_ones_default() -> None:

@@ -13,7 +13,7 @@ from aimessage.errors import StoreDamaged
 from aimessage.stores.ports import Quotas
 from aimessage.stores.rocksdb import RocksStore, open_rocksdb_store
 from aimessage.stores.rocksdb.mark import MARK_NAME, HighWaterMark
-from support.stores import ManualClock, accepted, contents, number, post
+from support.stores import ALICE, ManualClock, accepted, contents, number, post
 
 TESTS = Path(__file__).parents[1]
 FREE = Quotas(messages=0, bytes=0, sender_share=0)
@@ -224,3 +224,14 @@ def test_one_missing_change_is_enough_and_a_torn_mark_falls_back_by_one(tmp_path
         mark.check(5)
     mark.check(6)
     mark.close()
+
+
+async def test_the_mark_is_never_ahead_of_what_is_on_disk(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    [answer] = await store.mailboxes.append([post(1)])
+    mark = (tmp_path / MARK_NAME).read_bytes()
+    await store.mailboxes.ack(ALICE, [(accepted(answer).position, number(1))])
+    assert (tmp_path / MARK_NAME).read_bytes() == mark
+    await store.mailboxes.append([post(2)])
+    assert (tmp_path / MARK_NAME).read_bytes() != mark
+    await store.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from rocksdict import Rdict, WriteBatch, WriteOptions
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.octets import u16, u64
@@ -337,6 +338,42 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
             await opened(tmp_path)
 
 
+class WatchedDatabase:
+    """The engine's database; notes of each commit whether it was synced."""
+
+    def __init__(self, database: Rdict) -> None:
+        self._database = database
+        self.synced: list[bool] = []
+
+    def write(self, batch: WriteBatch, options: WriteOptions) -> None:
+        self.synced.append(options.sync)
+        self._database.write(batch, options)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._database, name)
+
+
+async def test_an_acknowledgement_waits_for_no_sync_and_few_wait_for_the_next(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    answers = await store.mailboxes.append([post(each) for each in range(1, 101)])
+    watched = WatchedDatabase(store._engine._db)
+    store._engine._db = watched  # type: ignore[assignment]
+
+    for each, answer in enumerate(answers, start=1):
+        await store.mailboxes.ack(ALICE, [(accepted(answer).position, number(each))])
+    after_acks = list(watched.synced)
+    await store.mailboxes.append([post(101)])
+    await store.directory.register(account(ALICE))
+
+    assert not any(after_acks[:10])
+    assert 1 <= sum(after_acks) <= 20  # a power cut leaves no hole in the log, only an end
+    assert watched.synced[len(after_acks) :] == [True, True]
+    await store.close()
+    store = await opened(tmp_path)
+    assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(101)]
+    await store.close()
+
+
 async def test_nothing_is_delivered_that_is_not_on_disk_yet(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await store.mailboxes.append([post(1)])
@@ -344,10 +381,10 @@ async def test_nothing_is_delivered_that_is_not_on_disk_yet(tmp_path: Path) -> N
     write, seen = engine.write, list[list[bytes]]()
     loop = asyncio.get_running_loop()
 
-    def look_then_write(items: Mapping[bytes, bytes | None]) -> None:  # in the writer thread, before the commit
+    def look_then_write(items: Mapping[bytes, bytes | None], *, lasting: bool = True) -> None:  # in the writer thread
         looking = asyncio.run_coroutine_threadsafe(contents(store.mailboxes), loop)
         seen.append([bytes(entry.message_id) for entry in looking.result(10)])
-        write(items)
+        write(items, lasting=lasting)
 
     engine.write = look_then_write  # type: ignore[method-assign]
     await store.mailboxes.append([post(2)])

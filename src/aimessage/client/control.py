@@ -1,38 +1,46 @@
 """What the programs say to each other: receipts, and requests for what did not open. Batched, never answered."""
 
-from collections import defaultdict
 from contextlib import suppress
+from typing import NamedTuple
 
 from aimessage.client import fates, outbox
 from aimessage.client.account import Here
 from aimessage.client.dispatch import work_off
 from aimessage.client.links import OpenLink
 from aimessage.client.locks import peer_lock
+from aimessage.client.owed import owed_to, report_of, were_told
 from aimessage.client.sessions import begin_session
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.bodies import Body, Receipts
 from aimessage.e2ee.identity import Identity
-from aimessage.e2ee.reports import IDS_PER_REPORT, decode_receipts, decode_retry, encode_receipts, encode_retry
+from aimessage.e2ee.reports import IDS_PER_REPORT, decode_receipts, decode_retry, encode_retry
 from aimessage.errors import AimessageError, MalformedOctets, Temporary
 from aimessage.types import MessageId, Username
 
-__all__ = ["ATTEMPTS", "flush", "heed", "is_owed"]
+__all__ = ["ATTEMPTS", "Debts", "debts", "flush", "hear_receipts", "heed", "is_owed"]
 
 ATTEMPTS = 3
 """How often one message is sealed anew for a recipient that could not open it."""
 _RESET_MS = 3_600_000
+_LOOKED_AT = 512  # so many receipts go at once, whoever waits
 
 
 def heed(here: Here, vault: Transaction, peer: Peer, pin: bytes, body: Body) -> None:
     """Act on control mail from *peer*, opened under the identity *pin*; what makes no sense changes nothing."""
-    with suppress(MalformedOctets):
-        if body.kind == "receipt":
-            for receipt, ids in decode_receipts(body.report):
-                for message_id in ids:
-                    fates.rise(here, vault, peer.name, pin, message_id, fates.receipt_fate(receipt))
-        elif body.kind == "retry" and peer.is_contact:
+    if body.kind == "receipt":
+        hear_receipts(here, vault, peer, pin, body.report)
+    elif body.kind == "retry" and peer.is_contact:
+        with suppress(MalformedOctets):
             for message_id in decode_retry(body.report):
                 _send_again(here, vault, peer.name, pin, message_id)
+
+
+def hear_receipts(here: Here, vault: Transaction, peer: Peer, pin: bytes, report: bytes) -> None:
+    """Believe *peer*'s receipts, which came alone or with a message; what makes no sense changes nothing."""
+    with suppress(MalformedOctets):
+        for receipt, ids in decode_receipts(report):
+            for message_id in ids:
+                fates.rise(here, vault, peer.name, pin, message_id, fates.receipt_fate(receipt))
 
 
 def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id: MessageId) -> None:
@@ -48,14 +56,29 @@ def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, mess
     outbox.enqueue_again(vault, peer, message_id, attempt + 1)
 
 
+class Debts(NamedTuple):
+    """What is to be sent that no living command is sending: *soon*, or *receipts* for which nobody waits."""
+
+    soon: bool
+    receipts: frozenset[MessageId]
+
+
+def debts(here: Here) -> Debts:
+    """Return what we owe."""
+    with here.vault.reading() as vault:
+        receipts = vault.run("SELECT id, fate FROM receipts LIMIT ?", (_LOOKED_AT,)).fetchall()
+        retries = vault.run("SELECT 1 FROM retries WHERE asked = 0 LIMIT 1").fetchone()
+        owners = vault.run("SELECT DISTINCT sent.owner FROM outbox LEFT JOIN sent USING (id)").fetchall()
+    soon = retries is not None or len(receipts) == _LOOKED_AT or any(fate & Receipts.SOON for _, fate in receipts)
+    return Debts(
+        soon or any(not here.living.is_alive(owner) for (owner,) in owners),
+        frozenset(message_id for message_id, _ in receipts),
+    )
+
+
 def is_owed(here: Here) -> bool:
     """Return whether anything is to be sent that no living command is sending."""
-    with here.vault.reading() as vault:
-        owed = vault.run(
-            "SELECT EXISTS (SELECT 1 FROM receipts), EXISTS (SELECT 1 FROM retries WHERE asked = 0)"
-        ).fetchone()
-        owners = vault.run("SELECT DISTINCT sent.owner FROM outbox LEFT JOIN sent USING (id)").fetchall()
-    return any(owed) or any(not here.living.is_alive(owner) for (owner,) in owners)
+    return any(debts(here))
 
 
 async def flush(here: Here, link: OpenLink) -> None:
@@ -82,16 +105,10 @@ def _creditors(here: Here, owed: str) -> list[Username]:
 
 
 def _write_receipts(here: Here, vault: Transaction, peer: Username) -> None:
-    rows = vault.run("SELECT id, fate FROM receipts WHERE peer = ? LIMIT ?", (peer, IDS_PER_REPORT)).fetchall()
-    told: dict[Receipts, list[MessageId]] = defaultdict(list)
-    for message_id, fate in rows:
-        told[Receipts(fate)].append(MessageId(message_id))
-    if rows:
-        outbox.save_control(here, vault, peer, "receipt", encode_receipts(told))
-        vault.run_many(
-            "DELETE FROM receipts WHERE peer = ? AND id = ? AND fate = ?",
-            [(peer, message_id, fate) for message_id, fate in rows],
-        )
+    owed = owed_to(vault, peer, IDS_PER_REPORT)
+    if owed:
+        outbox.save_control(here, vault, peer, "receipt", report_of(owed))
+        were_told(vault, peer, owed)
 
 
 async def _ask_again(here: Here, link: OpenLink, peer: Username) -> None:

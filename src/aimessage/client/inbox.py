@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from aimessage.client import control, gate, loops, shelf
 from aimessage.client.account import Here
 from aimessage.client.gate import Ruling
@@ -146,6 +148,7 @@ class _Intake:
         if body.is_control:
             control.heed(self._here, self._vault, peer, pin_of(opened.identity) or b"", body)
             return True
+        body = self._hear_receipts(peer, opened, body)
         match ruling:
             case Ruling.TURN_AWAY:  # not counted as heard: once it is accepted, the gap shows
                 peer.turned_away += 1
@@ -170,6 +173,13 @@ class _Intake:
         if ruling is Ruling.ADMIT and not arrival.held:
             self._delivered.append((peer.name, arrival.id, arrival.wants))
         return not arrival.held
+
+    def _hear_receipts(self, peer: Peer, opened: Opened, body: Body) -> Body:
+        """Believe the receipts that the message took along; return it without them."""
+        if not body.report:
+            return body
+        control.hear_receipts(self._here, self._vault, peer, pin_of(opened.identity) or b"", body.report)
+        return msgspec.structs.replace(body, report=b"")
 
     def _place(self, peer: Peer, arrival: Arrival, body: Body) -> None:
         """Put the message where its sequence says."""

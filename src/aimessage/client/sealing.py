@@ -6,11 +6,13 @@ import msgspec
 
 from aimessage.client import fates
 from aimessage.client.account import Here
+from aimessage.client.owed import Owed, owed_to, report_of, were_told
 from aimessage.client.pins import pin_of
 from aimessage.client.transaction import Peer, Transaction
-from aimessage.e2ee.bodies import Body, decode_body, encode_body
+from aimessage.e2ee.bodies import Body, decode_body, encode_body, spare_bytes
 from aimessage.e2ee.fingerprint import require_match
 from aimessage.e2ee.identity import Identity
+from aimessage.e2ee.reports import receipts_within
 from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
@@ -19,6 +21,7 @@ __all__ = ["Line", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "t
 
 _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
+_TAKEN_ALONG = 64  # receipts: more than the longest padding holds
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -42,18 +45,32 @@ class Line:
         self._peer = peer
         self._vault_id = vault.vault_id()
         self.pin = pin_of(peer.conversation.identity)
+        self._owed = owed_to(vault, peer.name, _TAKEN_ALONG)
+        self._told: list[Owed] = []
 
     def seal(self, message_id: MessageId, body: Body) -> tuple[bytes, bytes]:
         """Return the padded body in its place of our order, and that sealed for the wire."""
         peer = self._peer
         peer.sent_sequence += 1
-        padded = encode_body(msgspec.structs.replace(body, vault_id=self._vault_id, sequence=peer.sent_sequence))
+        body = msgspec.structs.replace(body, vault_id=self._vault_id, sequence=peer.sent_sequence)
+        if self._owed and not body.expires_at:  # a message that ends early would take them with it
+            body = self._with_receipts(body)
+        padded = encode_body(body)
         peer.conversation, sealed = peer.conversation.seal(message_id, 0, padded, entropy=self._vault.draw)
         return padded, sealed
 
+    def _with_receipts(self, body: Body) -> Body:
+        """Return *body* with as many receipts as its padding has room for: it is not longer on its way."""
+        count = receipts_within(spare_bytes(body))
+        told, self._owed = self._owed[:count], self._owed[count:]
+        self._told += told
+        return msgspec.structs.replace(body, report=report_of(told)) if told else body
+
     def end(self) -> None:
-        """Keep how far the session has gone, in the commit that keeps what was sealed."""
+        """Keep how far the session has gone and which receipts went along, in the commit that keeps what was sealed."""
         self._vault.save_peer(self._peer)
+        if self._told:
+            were_told(self._vault, self._peer.name, self._told)
 
 
 def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | None:

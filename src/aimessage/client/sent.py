@@ -47,5 +47,7 @@ def wanted_receipts(wait_for: str) -> Receipts:
     """Return what we ask the recipient to report, to see the fate *wait_for*. Raises BadValue: it is none."""
     if wait_for not in FATES or wait_for == "waiting":
         raise BadValue("this is no fate to wait for", hint="use accepted, delivered, read or handled")
+    if wait_for == "accepted":
+        return Receipts.DELIVERED
     wanted = {"read": Receipts.READ, "handled": Receipts.READ | Receipts.HANDLED}.get(wait_for, Receipts.NONE)
-    return Receipts.DELIVERED | wanted
+    return Receipts.DELIVERED | wanted | Receipts.SOON

@@ -12,6 +12,7 @@ from aimessage.client.handover import Handover
 from aimessage.client.joining import subscribe
 from aimessage.client.link import Link
 from aimessage.client.prekeys import PAIRS_LOW, is_stale, renew_bundle, stock_pairs
+from aimessage.types import MessageId
 from aimessage.wire.frames import CaughtUp, Deliver, PairsLow, RelayFrame
 from aimessage.wire.limits import PAIRS_PER_STOCK
 
@@ -19,6 +20,7 @@ __all__ = ["Subscription"]
 
 _BATCH = 200
 _BATCHING_SECONDS = 0.03
+_UNHURRIED_SECONDS = 0.2  # for receipts that nobody waits for: most go with an answer before
 _UPKEEP_SECONDS = 5.0
 _HOUSEKEEPING_SECONDS = 3600.0
 
@@ -33,6 +35,8 @@ class Subscription:
         self._changes = changes
         self._copies = RelayCopies(here)
         self._pairs_left = PAIRS_PER_STOCK
+        self._unhurried: frozenset[MessageId] = frozenset()
+        self._unhurried_until = 0.0
         self.is_published = False
 
     async def begin(self, *, publish: bool) -> bool:
@@ -79,7 +83,8 @@ class Subscription:
             if loop.time() - looked_at > _HOUSEKEEPING_SECONDS:
                 looked_at = loop.time()
                 fates.expire(self._here, self._connected.relay_ms + int((looked_at - began) * 1000))
-            await watch.next(_UPKEEP_SECONDS)
+            due = self._unhurried_until - loop.time() if self._unhurried else _UPKEEP_SECONDS
+            await watch.next(max(0.0, due))
             await asyncio.sleep(_BATCHING_SECONDS)  # one receipt for many messages
             await self._pay(everything=False)
 
@@ -87,7 +92,7 @@ class Subscription:
         here, link = self._here, self._connected.link
         self._acknowledge(self._copies.settled())
         consumers.release_what_is_due(here)
-        if everything or control.is_owed(here):
+        if everything or self._is_time(control.debts(here)):
             await control.flush(here, link)
         if self.is_published:
             await state.store_state(here, self._connected)
@@ -96,6 +101,16 @@ class Subscription:
             if self._pairs_left < PAIRS_LOW:
                 wanted, self._pairs_left = PAIRS_PER_STOCK - self._pairs_left, PAIRS_PER_STOCK
                 await stock_pairs(here, link, wanted)
+
+    def _is_time(self, debts: control.Debts) -> bool:
+        """Return whether to pay now: receipts that nobody waits for may go with an answer, for a moment."""
+        now = asyncio.get_running_loop().time()
+        if debts.soon or (now >= self._unhurried_until and not debts.receipts.isdisjoint(self._unhurried)):
+            self._unhurried = frozenset()
+            return True
+        if now >= self._unhurried_until or not self._unhurried:
+            self._unhurried, self._unhurried_until = debts.receipts, now + _UNHURRIED_SECONDS
+        return False
 
 
 async def _next_pushes(pushes: "asyncio.Queue[RelayFrame]", link: Link) -> list[RelayFrame]:

@@ -6,7 +6,17 @@ import msgspec
 
 from aimessage.errors import MalformedOctets, TooLarge
 
-__all__ = ["BODY_BYTES", "Body", "Receipts", "decode_body", "encode_body", "pad", "require_fits", "unpad"]
+__all__ = [
+    "BODY_BYTES",
+    "Body",
+    "Receipts",
+    "decode_body",
+    "encode_body",
+    "pad",
+    "require_fits",
+    "spare_bytes",
+    "unpad",
+]
 
 BODY_BYTES = 64 << 10
 """The largest padded body."""
@@ -17,20 +27,21 @@ _KINDS = frozenset({"text", "data", "receipt", "retry"})
 
 
 class Receipts(IntFlag):
-    """Which fates the sender wants to hear of."""
+    """Which fates the sender wants to hear of; SOON: somebody waits for them."""
 
     NONE = 0
     DELIVERED = 1
     READ = 2
     HANDLED = 4
+    SOON = 8
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One body. Fields are only ever appended, with a default; times in milliseconds since 1970, 0 for none.
 
     `kind` is text, data, or one of the control kinds receipt and retry. `sequence` counts this vault's bodies to
-    this peer from 1 (0 for control mail, which has no order). `report` is the payload of control mail. `tree_head`
-    has room for a signed key-transparency tree head.
+    this peer from 1 (0 for control mail, which has no order). `report` is the payload of control mail, or receipts
+    that a message takes along. `tree_head` has room for a signed key-transparency tree head.
     """
 
     kind: str
@@ -70,6 +81,12 @@ def require_fits(body: Body) -> None:
     """Return nothing if *body* fits 64 KiB in whatever place of its sender's order. Raises TooLarge."""
     if len(body.text) + len(body.data) + len(body.thread) >= _SURELY_FITS:
         pad(msgspec.msgpack.encode(msgspec.structs.replace(body, vault_id=bytes(16), sequence=_TOO_BIG)))
+
+
+def spare_bytes(body: Body) -> int:
+    """Return how many bytes of *body*'s padding could say something. Raises TooLarge."""
+    octets = msgspec.msgpack.encode(body)
+    return len(pad(octets)) - len(octets) - 1
 
 
 def decode_body(octets: bytes) -> Body:

@@ -8,11 +8,21 @@ from aimessage.e2ee.bodies import Receipts
 from aimessage.errors import MalformedOctets
 from aimessage.types import MessageId
 
-__all__ = ["IDS_PER_REPORT", "decode_receipts", "decode_retry", "encode_receipts", "encode_retry"]
+__all__ = [
+    "IDS_PER_REPORT",
+    "decode_receipts",
+    "decode_retry",
+    "encode_receipts",
+    "encode_retry",
+    "receipts_within",
+]
 
 IDS_PER_REPORT = 500
 """How many messages one control body speaks of, at most."""
 _ID_BYTES = 16
+_ENCODED_ID_BYTES = 18
+_FRAME_BYTES = 20  # of a report of three fates, at most, where an empty one was
+_FATES = {int(fate): fate for fate in (Receipts.DELIVERED, Receipts.READ, Receipts.HANDLED)}
 _receipts = msgspec.msgpack.Decoder(list[tuple[int, list[bytes]]])
 _retry = msgspec.msgpack.Decoder(list[bytes])
 
@@ -22,15 +32,19 @@ def encode_receipts(fates: Mapping[Receipts, Iterable[MessageId]]) -> bytes:
     return msgspec.msgpack.encode([(int(fate), list(ids)) for fate, ids in sorted(fates.items())])
 
 
+def receipts_within(size: int) -> int:
+    """Return how many ids a report of receipts can name that makes its body longer by at most *size* bytes."""
+    return max(0, min(IDS_PER_REPORT, (size - _FRAME_BYTES) // _ENCODED_ID_BYTES))
+
+
 def decode_receipts(report: bytes) -> list[tuple[Receipts, list[MessageId]]]:
     """Return the fates that a peer reports; one that we do not know is left out. Raises MalformedOctets."""
     try:
         rows = _receipts.decode(report)
     except msgspec.DecodeError:
         raise MalformedOctets("the receipt is malformed") from None
-    known = {int(fate): fate for fate in Receipts if fate}
     _require_ids([each for _, ids in rows for each in ids])
-    return [(known[fate], [MessageId(each) for each in ids]) for fate, ids in rows if fate in known]
+    return [(_FATES[fate], [MessageId(each) for each in ids]) for fate, ids in rows if fate in _FATES]
 
 
 def encode_retry(ids: Iterable[MessageId]) -> bytes:

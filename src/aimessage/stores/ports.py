@@ -119,7 +119,10 @@ class Mailboxes(Protocol):
         ...
 
     async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
-        """Delete the entries whose position and id both match; return how many. Idempotent."""
+        """Delete the entries whose position and id both match; return how many. Idempotent.
+
+        A power cut right after it may bring them back.
+        """
         ...
 
     async def depth(self, owner: Username) -> tuple[int, int]:

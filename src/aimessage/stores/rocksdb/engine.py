@@ -34,6 +34,8 @@ __all__ = ["Engine"]
 _WAL_BYTES = 64 << 20
 _PAGE = 256
 _PROBE_BYTES = 1 << 20
+_UNCOUNTED_BYTES = 1 << 20  # written since the logs were last looked at
+_UNSYNCED_BYTES = 4 << 10  # of the log: a disk that loses them loses its end, and no hole before it
 # What the system says when it is short of something, and nothing on the disk is wrong.
 _SHORTAGES = ("No space left", "Disk quota exceeded", "File too large", "Too many open files", "Cannot allocate memory")
 
@@ -60,8 +62,11 @@ class Engine:
         self._path = path
         self._read_only = read_only
         self._scanning = threading.Lock()
-        self._synced = WriteOptions()
+        self._unsynced, self._synced = WriteOptions(), WriteOptions()
         self._synced.sync = True
+        self._unsynced_bytes = 0
+        self._logs_bytes: int | None = None  # when they were last looked at
+        self._written_bytes = 0  # since then
         self._mark: HighWaterMark | None = None
         self._db = self._open(read_only=read_only)
         if paranoid:
@@ -138,8 +143,11 @@ class Engine:
             yield from found
             start = found[-1][0] + b"\0"
 
-    def write(self, items: Mapping[bytes, bytes | None]) -> None:
-        """Put or (None) delete all items in one commit, on disk when it returns. Raises RelayUnavailable."""
+    def write(self, items: Mapping[bytes, bytes | None], *, lasting: bool = True) -> None:
+        """Put or (None) delete all items in one commit, on disk when it returns. Raises RelayUnavailable.
+
+        One that is not *lasting* survives the end of this process at once, and a power cut once a lasting one follows.
+        """
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for key, value in items.items():
@@ -147,12 +155,18 @@ class Engine:
                 delete(key)
             else:
                 put(key, value)
+        size = batch.size_in_bytes()
+        self._written_bytes += size
+        self._unsynced_bytes += size
+        is_synced = lasting or self._unsynced_bytes > _UNSYNCED_BYTES
         try:
-            self._db.write(batch, self._synced)
+            self._db.write(batch, self._synced if is_synced else self._unsynced)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise RelayUnavailable(f"the store does not take writes: {error}") from None
-        if self._mark is not None:
-            self._mark.advance(self._db.latest_sequence_number())
+        if is_synced:
+            self._unsynced_bytes = 0
+            if self._mark is not None:  # it must never be ahead of the disk
+                self._mark.advance(self._db.latest_sequence_number())
 
     def checkpoint(self, target: Path) -> None:
         """Make directory *target*, on our file system: links to the tables and a copy of the log, all commits so far.
@@ -194,8 +208,13 @@ class Engine:
         with suppress(Exception):
             self._db.close()
 
-    def wal_bytes(self) -> int:
-        """Return the size of the write-ahead logs."""
+    def wal_bytes(self, *, exactly: bool = False) -> int:
+        """Return the size of the write-ahead logs, or (not *exactly*) what it may be by now: a look costs ten calls."""
+        if exactly or self._logs_bytes is None or self._written_bytes > _UNCOUNTED_BYTES:
+            self._logs_bytes, self._written_bytes = self._sum_of_logs(), 0
+        return self._logs_bytes + self._written_bytes
+
+    def _sum_of_logs(self) -> int:
         total = 0
         with os.scandir(self._path) as files:
             for file in files:

@@ -63,9 +63,14 @@ class RocksMailboxes:
         return entries, entries[-1].position if entries else after, len(found) < limit
 
     async def ack(self, owner: Username, entries: Sequence[tuple[Position, MessageId]]) -> int:
-        """Delete the entries whose position and id both match; return how many. Raises RelayUnavailable."""
+        """Delete the entries whose position and id both match; return how many. Raises RelayUnavailable.
+
+        After a power cut they may be there again: whoever acknowledged them knows them.
+        """
         accounts = self._accounts
-        return await self._writer.run(lambda pending: accounts.acknowledge(pending, owner, entries), grows=False)
+        return await self._writer.run(
+            lambda pending: accounts.acknowledge(pending, owner, entries), grows=False, lasting=False
+        )
 
     async def depth(self, owner: Username) -> tuple[int, int]:
         """Return the entries and the sealed bytes that the mailbox holds."""
@@ -89,6 +94,7 @@ class RocksMailboxes:
                 for owner, position in over + accounts.overdue(now_ms, limit - len(over))
             ),
             grows=False,
+            lasting=False,
         )
 
 

@@ -72,11 +72,11 @@ class Batch:
             self._counted[counted] = None
             self.items[counted.key] = b""
 
-    def commit(self) -> None:
-        """Write everything, and tell what was counted once it is on disk. Raises RelayUnavailable."""
+    def commit(self, *, lasting: bool = True) -> None:
+        """Write everything, and tell what was counted once it is written; *lasting* and errors: `Engine.write`."""
         for counted in self._counted:
             self.items[counted.key] = counted.record()
-        self._engine.write(self.items)
+        self._engine.write(self.items, lasting=lasting)
         for counted in self._counted:
             counted.committed()
 
@@ -90,6 +90,7 @@ class Batch:
 class _Job(msgspec.Struct, frozen=True, eq=False):
     work: Callable[[Batch], object]
     grows: bool
+    lasting: bool
     future: "asyncio.Future[object]"
 
 
@@ -113,16 +114,17 @@ class Writer:
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[Batch], T], *, grows: bool) -> T:
+    async def run(self, work: Callable[[Batch], T], *, grows: bool, lasting: bool = True) -> T:
         """Run *work* in the writer thread and return its result when the commit that holds it is on disk.
 
         *work* may raise one of our errors before it changes anything. Work that *grows* the store is refused when
-        the disk is nearly full. Raises RelayUnavailable: not committed, try again.
+        the disk is nearly full. What is not *lasting* is not waited for: a power cut, and nothing else, may undo it,
+        until the next lasting commit. Raises RelayUnavailable: not committed, try again.
         """
         if self._queue.qsize() >= _JOBS_WAITING:
             raise RelayUnavailable("the store is busy")
         future: asyncio.Future[object] = self._loop.create_future()
-        self._queue.put(_Job(work, grows, future))
+        self._queue.put(_Job(work, grows, lasting, future))
         return await future  # type: ignore[return-value]  # the future holds what *work* returned
 
     def refusal(self) -> str | None:
@@ -146,7 +148,10 @@ class Writer:
     def _shortage(self) -> str | None:
         """Return why the disk may have no room for more, or None."""
         try:
-            has_room = self._free_bytes() >= max(2 * self._engine.wal_bytes(), _FLOOR_BYTES)
+            free = self._free_bytes()
+            has_room = free >= _FLOOR_BYTES and any(
+                free >= 2 * self._engine.wal_bytes(exactly=exactly) for exactly in (False, True)
+            )
         except OSError as error:  # no descriptor is left to look with: what frees space needs none, and goes on
             return f"the relay cannot look at its disk: {error.strerror}"
         return None if has_room else "the relay's disk is nearly full"
@@ -201,7 +206,7 @@ class Writer:
         self._running = None
         if batch.items:
             began = time.monotonic()
-            batch.commit()
+            batch.commit(lasting=any(job.lasting for job in jobs))
             self.on_commit(time.monotonic() - began)
         return outcomes
 
