@@ -88,7 +88,7 @@ async def test_a_delivery_that_comes_twice_has_one_effect(tmp_path: Path) -> Non
         here = open_here(load_profile(bobby), None)
         connected = await Connection(here).get()
         assert await Subscription(here, connected, Changes(here.vault), Handover()).begin(publish=False)
-        delivery = await connected.pushes.get()
+        [delivery] = await connected.pushes.take(1)
         assert isinstance(delivery, Deliver)
         assert take_in(here, [delivery, delivery]) == [*take_in(here, [delivery]), True] == [True, True]
         connected.link.close()

@@ -53,7 +53,7 @@ async def deliveries_for(machine: Machine, count: int) -> list[Deliver]:
     found: list[Deliver] = []
     async with asyncio.timeout(30):
         while len(found) < count:
-            frame = await connected.pushes.get()
+            [frame] = await connected.pushes.take(1)
             found += [frame] if isinstance(frame, Deliver) else []
     connected.link.close()
     here.close()

@@ -244,7 +244,7 @@ class Agent(LocalAgent):
             async with self._receiver.receiving(Need.LISTEN, until_handled=manual_ack) as watch:
                 with showing(self._here, self._receiver, wanted, until_handled=manual_ack) as consumer:
                     while True:
-                        batch = consumer.take(left)
+                        batch = consumer.take(left, watch)
                         for row, message in batch:
                             yield message.held_by(self)
                             # Only now: a consumer that failed or left meanwhile is shown this message again.

@@ -329,6 +329,11 @@ class BlockingReach:
         """Whether this command has spoken with the relay."""
         return self._link is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a link that was good just now."""
+        return self._link is not None and not self._link.is_lost
+
     def close(self) -> None:
         """Close the link."""
         if self._link is not None:

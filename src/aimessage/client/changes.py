@@ -36,11 +36,15 @@ class Changes:
 
 
 class Watch:
-    """One waiter's view: whatever changes after its construction or its last `next` is seen by the next one."""
+    """One waiter's view: whatever changes after its construction or its last look is seen by the next one."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._seen = changes.state()
+
+    def look(self) -> None:
+        """Whoever looks now has seen all changes up to here."""
+        self._seen = self._changes.state()
 
     async def next(self, seconds: float) -> None:
         """Return after a change, or after *seconds* without one."""

@@ -7,12 +7,11 @@ from aimessage.client import fates
 from aimessage.client.account import Here, Live, proof, relay_clock
 from aimessage.client.link import Link, open_link
 from aimessage.client.links import OpenLink
+from aimessage.client.pushes import Pushes
 from aimessage.types import Username
-from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
+from aimessage.wire.frames import RelayFrame
 
 __all__ = ["Connected", "Connection", "log_in"]
-
-_PUSHES = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
 
 
 class LiveLink(Live, frozen=True, eq=False):
@@ -24,7 +23,7 @@ class LiveLink(Live, frozen=True, eq=False):
 class Connected(LiveLink, frozen=True, eq=False):
     """Such a link, and what the relay pushes on it."""
 
-    pushes: "asyncio.Queue[RelayFrame]"
+    pushes: Pushes
 
 
 class Connection:
@@ -42,8 +41,9 @@ class Connection:
             if fresh:
                 self.close()
             if self._now is None or self._now.link.lost.done():
-                pushes: asyncio.Queue[RelayFrame] = asyncio.Queue(_PUSHES)
-                live = await log_in(self._here, lambda frame: _push(pushes, frame))
+                pushes = Pushes()
+                live = await log_in(self._here, pushes.put)
+                live.link.lost.add_done_callback(lambda lost: pushes.end(lost.result()))
                 try:
                     fates.expire(self._here, live.relay_ms)
                 except BaseException:
@@ -85,9 +85,3 @@ async def log_in(here: Here, on_push: Callable[[RelayFrame], None]) -> LiveLink:
     except BaseException:
         link.close()
         raise
-
-
-def _push(pushes: "asyncio.Queue[RelayFrame]", frame: RelayFrame) -> None:
-    # A hint about our stock may come to a link where nobody reads; only mail must never be dropped.
-    if isinstance(frame, Deliver | CaughtUp) or pushes.empty():
-        pushes.put_nowait(frame)

@@ -25,6 +25,7 @@ __all__ = [
     "forget_held",
     "give_back",
     "is_unread",
+    "is_worth_a_look",
     "mark_shown",
     "one_in",
     "received_before",
@@ -58,7 +59,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 def claim(here: Here, wanted: Filter, limit: int) -> list[tuple[int, Message]]:
     """Take up to *limit* rows that nobody has, oldest first; they are ours until we show or give them back."""
-    if not _is_worth_a_look(here):
+    if not is_worth_a_look(here):
         return []
     with tidied(here) as vault:
         fitting = rows_in(here, vault, ("new",), wanted, 0, limit + 1)
@@ -123,13 +124,15 @@ def is_unread(vault: Transaction, row: int) -> bool:
     return vault.run("SELECT 1 FROM inbox WHERE row = ? AND state = 'new'", (row,)).fetchone() is not None
 
 
-def _is_worth_a_look(here: Here) -> bool:
+def is_worth_a_look(here: Here) -> bool:
     """Return whether any row may have to change hands; most waking is for something else, and need not lock."""
     if here.living.has_left_behind:
         return True
     with here.vault.reading() as vault:
-        states = "'new', 'claimed', 'answer', 'held', 'asked'"
-        return vault.run(f"SELECT 1 FROM inbox WHERE state IN ({states}) LIMIT 1").fetchone() is not None  # noqa: S608 - constants
+        if vault.run("SELECT 1 FROM inbox WHERE state IN ('new', 'held', 'asked') LIMIT 1").fetchone() is not None:
+            return True
+        owners = vault.run("SELECT DISTINCT consumer FROM inbox WHERE state IN ('claimed', 'answer')").fetchall()
+    return any(not here.living.is_alive(owner) for (owner,) in owners)
 
 
 def _reclaim(here: Here, vault: Transaction) -> list[str | None]:

@@ -38,24 +38,28 @@ async def work_off(
     VaultUnavailable: another process sends to *recipient*, and the caller is not *patient*.
     """
     async with peer_lock(here.profile.directory, recipient, here.waiting, patient=patient):
-        for mail_class in (MailClass.CONTROL, MailClass.MESSAGE):  # a full mailbox stops messages, not receipts
-            while rows := await _next_lot(here, link, recipient, mail_class):
-                accepted = await _post(here, link, recipient, rows)
-                if on_accepted is not None:
-                    on_accepted(accepted)
+        is_more = True
+        while is_more and (rows := await _next_lot(here, link, recipient)):
+            accepted, is_more = await _post(here, link, recipient, rows)
+            if on_accepted is not None:
+                on_accepted(accepted)
 
 
-async def _next_lot(here: Here, link: OpenLink, recipient: Username, mail_class: MailClass) -> list[Row]:
-    count = link.room(receipts=mail_class == MailClass.CONTROL)
-    rows = take_ready(here, recipient, mail_class, count)
-    if rows is not None:
-        return rows
+async def _next_lot(here: Here, link: OpenLink, recipient: Username) -> list[Row]:
+    def room(mail_class: MailClass) -> int:
+        return link.room(receipts=mail_class == MailClass.CONTROL)
+
+    lot = take_ready(here, recipient, room)  # control mail first: a full mailbox stops messages, not receipts
+    if lot is None:
+        return []
+    if lot.ready:
+        return lot.rows
     try:
         await _ensure_session(here, link, recipient)
     except RecipientUnknown as error:
         _drop(here, recipient, error)
         raise
-    return take_sealed(here, recipient, mail_class, count)
+    return take_sealed(here, recipient, lot.mail_class, room(lot.mail_class))
 
 
 async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> None:
@@ -75,8 +79,10 @@ def _waits(vault: Transaction, recipient: Username) -> bool:
     return vault.run("SELECT 1 FROM outbox WHERE peer = ? LIMIT 1", (recipient,)).fetchone() is not None
 
 
-async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[Row]) -> set[MessageId]:
-    """Hand *rows* to the relay, all in one turn, settle in one commit what it said of each, and return the accepted.
+async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[Row]) -> tuple[set[MessageId], bool]:
+    """Hand *rows* to the relay, all in one turn, and settle in one commit what it said of each.
+
+    Return the accepted, and whether more waits for *recipient*.
 
     Raises the first error that leaves its row in the outbox: nobody knows what became of it, or it may be sent again.
     """
@@ -101,9 +107,10 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
             if error not in open_errors:
                 # Its own sender asks for its fate; those behind it in the line are not to blame.
                 fates.settle(here, vault, row.id, "refused", error.code)
+        is_more = _waits(vault, recipient)
     if open_errors:
         raise open_errors[0]
-    return {message_id for _, message_id, _ in taken}
+    return {message_id for _, message_id, _ in taken}, is_more
 
 
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:

@@ -75,18 +75,21 @@ def receipt_fate(receipt: Receipts) -> str:
     return {Receipts.DELIVERED: "delivered", Receipts.READ: "read", Receipts.HANDLED: "handled"}[receipt]
 
 
-def settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str | None = None) -> None:
-    """Take the message out of the outbox; its fate rises to *fate*, or ends with *code*."""
+def settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str) -> None:
+    """Take the message out of the outbox; unless it has arrived, it ends with *fate* and *code*."""
     vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
     row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
     if row is None or not _may_become(row[0], fate):
         return  # control mail, or a receipt overtook the answer
+    _end(here, vault, message_id, fate, code)
+
+
+def _end(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str | None) -> None:
+    """Nobody can ask for this message again: its body goes."""
     vault.run(
-        "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL WHERE id = ?",
+        "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL, body = NULL WHERE id = ?",
         (fate, code, here.now_ms, message_id),
     )
-    if fate != "accepted":  # nobody can ask for it again
-        vault.run("UPDATE sent SET body = NULL WHERE id = ?", (message_id,))
 
 
 def settle_accepted(here: Here, vault: Transaction, taken: Sequence[tuple[int, MessageId, int]]) -> None:
@@ -112,7 +115,8 @@ def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id:
     row = vault.run("SELECT pin, fate FROM sent WHERE id = ? AND peer = ?", (message_id, peer)).fetchone()
     if row is None or row[0] != pin or FATES.get(row[1], 0) >= FATES[fate]:
         return
-    settle(here, vault, message_id, fate)
+    vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
+    _end(here, vault, message_id, fate, None)
 
 
 def expire(here: Here, relay_ms: int) -> None:

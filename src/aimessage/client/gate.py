@@ -5,6 +5,7 @@ word, `accepted`, `blocked`. What waits is in the inbox in state `pending`, and 
 waits, one that is blocked and one whose messages nobody collects look alike from outside: nothing is told to any.
 """
 
+from collections.abc import Callable
 from enum import Enum, StrEnum, auto
 from typing import Final
 
@@ -81,13 +82,13 @@ def save_policy(vault: Transaction, policy: Policy) -> None:
     vault.save_meta("gate", policy.value.encode())
 
 
-def ruling_on(vault: Transaction, policy: Policy, peer: Peer) -> Ruling:
-    """Return what becomes of a message of *peer*."""
+def ruling_on(vault: Transaction, policy: Callable[[], Policy], peer: Peer) -> Ruling:
+    """Return what becomes of a message of *peer*; *policy* is asked where it matters: for strangers."""
     if peer.contact == "blocked":
         return Ruling.DISCARD
-    if peer.is_contact or policy is Policy.OPEN:
+    if peer.is_contact or policy() is Policy.OPEN:
         return Ruling.ADMIT
-    if policy is Policy.CLOSED:
+    if policy() is Policy.CLOSED:
         return Ruling.IGNORE
     if peer.contact != "pending":
         (waiting,) = vault.run("SELECT count(*) FROM peers WHERE contact = 'pending'").fetchone()
@@ -112,7 +113,7 @@ def announce(here: Here, vault: Transaction, peer: Peer, fingerprint: str, now_m
 
 def admit_by_writing(here: Here, vault: Transaction, name: Username, contact: str = "accepted") -> None:
     """We write to *name*: its answers are welcome, and so is what of it waits. Raises Blocked: we block it."""
-    _, _, known = vault.standing(name)
+    known = vault.contact_of(name)
     if known == "blocked":
         raise Blocked(f"{name} is blocked here; nothing was sent", hint=f"aimessage contacts accept {name}")
     if known in ("none", "pending"):

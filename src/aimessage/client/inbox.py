@@ -1,6 +1,7 @@
 """Commit, then ack: decryption, the inbox row, the ratchet and the seen id are one transaction; showing comes after."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 
@@ -57,7 +58,7 @@ class _Intake:
         self._until_handled = until_handled
         self._now = here.clock.now()
         self._now_ms = milliseconds(self._now)
-        self._policy = gate.policy_of(vault)
+        self._policy = cache(lambda: gate.policy_of(vault))
         self._peers: dict[Username, Peer] = {}
         self._changed: set[Username] = set()
         self._seen: set[tuple[Username, MessageId]] = set()

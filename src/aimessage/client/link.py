@@ -66,7 +66,7 @@ class Link(WSListener):
     _machine: ClientLink = field(default_factory=ClientLink)
     _transport: WSTransport | None = None
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
-    _waiting: dict[int, "asyncio.Future[RelayFrame]"] = field(default_factory=dict)
+    _waiting: dict[int, "asyncio.Future[RelayFrame | AimessageError]"] = field(default_factory=dict)
     _paces: Paces = field(default_factory=Paces)
     _expected: dict[Username, "asyncio.Future[BundleAnswer]"] = field(default_factory=dict)
 
@@ -155,7 +155,9 @@ class Link(WSListener):
         Raises LinkLost: nothing was sent.
         """
         loop = asyncio.get_running_loop()
-        waiting: dict[int, asyncio.Future[RelayFrame]] = {next(self._ids): loop.create_future() for _ in builds}
+        waiting: dict[int, asyncio.Future[RelayFrame | AimessageError]] = {
+            next(self._ids): loop.create_future() for _ in builds
+        }
         frames = [build(request_id) for build, request_id in zip(builds, waiting, strict=True)]
         delay = self._paces.take(frames, loop.time())
         if delay:
@@ -164,12 +166,8 @@ class Link(WSListener):
         try:
             for lot in lots(frames):
                 self._tell(lot)
-            for future in waiting.values():
-                if not future.done():
-                    await asyncio.wait({future, self.lost}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
-            return [
-                judge(future.result(), answer) if future.done() else self.lost.result() for future in waiting.values()
-            ]
+            answers = [await future for future in waiting.values()]
+            return [each if isinstance(each, AimessageError) else judge(each, answer) for each in answers]
         finally:
             for request_id in waiting:
                 del self._waiting[request_id]
@@ -222,6 +220,9 @@ class Link(WSListener):
     def _fail(self, error: AimessageError) -> None:
         if not self.lost.done():
             self.lost.set_result(error)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(self.lost.result())
         if self._transport is not None:
             self._transport.disconnect()
 

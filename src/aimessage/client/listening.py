@@ -32,17 +32,20 @@ class Showing:
         self._noted: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, limit: int | None) -> list[tuple[int, Message]]:
+    def take(self, limit: int | None, watch: Watch) -> list[tuple[int, Message]]:
         """Return what is there for us, at most *limit*, oldest first: what was handed to us, or what nobody has."""
-        self._keep()
+        watch.look()
         most = _BATCH if limit is None else min(_BATCH, limit)
         taken = self._seat.taken
         if taken:
             handed = [taken.popleft() for _ in range(min(most, len(taken)))]
             last = None if taken else len(handed) - 1
             batch = [(row, message.with_more(at != last)) for at, (row, message) in enumerate(handed)]
-        else:
+        elif consumers.is_worth_a_look(self._here):
+            self._keep()
             batch = consumers.claim(self._here, self._seat.wanted, most)
+        else:
+            batch = []
         self._mine = [*(self._mine if self._until_handled else ()), *(row for row, _ in batch)]
         return batch
 

@@ -18,12 +18,16 @@ __all__ = ["Living", "file_lock", "peer_lock", "take_lock"]
 
 _POLL_SECONDS = 0.02
 _NOTE_BYTES = 8
+_OPENED = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
 def take_lock(path: Path) -> int | None:
     """Return a descriptor that holds the exclusive lock on *path* until it is closed; None if another holds it."""
-    make_directory(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, _OPENED, 0o600)
+    except FileNotFoundError:
+        make_directory(path.parent)
+        descriptor = os.open(path, _OPENED, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,7 @@
 """The ratchet's part of sending: what waits is sealed in the order in which it was saved, and kept before it leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +18,7 @@ from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
 
-__all__ = ["Line", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
+__all__ = ["Line", "Lot", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
 
 _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
@@ -95,14 +96,29 @@ def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, ide
             fates.settle(here, vault, MessageId(message_id), "refused", error.code)
 
 
-def take_ready(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row] | None:
-    """Return the oldest rows for *recipient* as they leave; None: first, `take_sealed` has to look at them."""
+class Lot(NamedTuple):
+    """Rows of one class that leave together. If they are not *ready*, `take_sealed` has to look at them first."""
+
+    mail_class: MailClass
+    rows: list[Row]
+    ready: bool = True
+
+
+def take_ready(here: Here, recipient: Username, room: Callable[[MailClass], int]) -> Lot | None:
+    """Return the oldest rows for *recipient* as they leave, control mail first; None if nothing waits.
+
+    *room* tells how many of a class may leave at once.
+    """
     with here.vault.reading() as vault:
-        rows = _oldest(vault, recipient, mail_class, count)
-        offset = vault.counter("relay_offset") if rows else 0
+        found = vault.run("SELECT max(mail_class) FROM outbox WHERE peer = ?", (recipient,)).fetchone()[0]
+        if found is None:
+            return None
+        mail_class = MailClass(found)
+        rows = _oldest(vault, recipient, mail_class, room(mail_class))
+        offset = _offset(vault, rows)
     if any(row.prefix is not None or not row.sealed for row in rows):
-        return None
-    return _leaving(rows, offset)
+        return Lot(mail_class, rows, ready=False)
+    return Lot(mail_class, _leaving(rows, offset))
 
 
 def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
@@ -114,6 +130,11 @@ def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: i
         offset = vault.counter("relay_offset")
         rows = seal_waiting(here, vault, recipient, mail_class, count)
     return _leaving(rows, offset)
+
+
+def _offset(vault: Transaction, rows: Sequence[Row]) -> int:
+    """Return how far the relay's clock is ahead of ours, in milliseconds, if one of *rows* has to be told by it."""
+    return vault.counter("relay_offset") if any(row.expires_at for row in rows) else 0
 
 
 def _leaving(rows: Sequence[Row], offset: int) -> list[Row]:

@@ -29,6 +29,11 @@ _LOOK_SECONDS = 2.0
 class Reach(Protocol):
     """The way to the relay: a link that was good just now, opened when it is first needed."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a link that was good just now."""
+        ...
+
     async def link(self) -> OpenLink:
         """Return the link. Raises what opening it does."""
         ...
@@ -171,7 +176,8 @@ class Sender:
         async with here.waiting.turn(name, key=message_id) as is_mine:  # whoever is first sends what others have saved
             if not is_mine:
                 return "accepted"
-            if (fate := fates.fate_of(here, message_id)) != "waiting":
+            # What has left already needs no link; with one, the look into the outbox tells as much.
+            if not self._connection.is_open and (fate := fates.fate_of(here, message_id)) != "waiting":
                 return fate
             accepted: set[MessageId] = set()
 

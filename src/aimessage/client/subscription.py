@@ -10,10 +10,9 @@ from aimessage.client.connection import Connected
 from aimessage.client.copies import RelayCopies, acknowledgements
 from aimessage.client.handover import Handover
 from aimessage.client.joining import subscribe
-from aimessage.client.link import Link
 from aimessage.client.prekeys import PAIRS_LOW, is_stale, renew_bundle, stock_pairs
 from aimessage.types import MessageId
-from aimessage.wire.frames import CaughtUp, Deliver, PairsLow, RelayFrame
+from aimessage.wire.frames import CaughtUp, Deliver, PairsLow
 from aimessage.wire.limits import PAIRS_PER_STOCK
 
 __all__ = ["Subscription"]
@@ -50,9 +49,9 @@ class Subscription:
 
     async def take_in(self, until_handled: Callable[[], bool], on_caught_up: Callable[[], None]) -> None:
         """Take in what comes, until the link is lost."""
-        pushes, link = self._connected.pushes, self._connected.link
+        pushes = self._connected.pushes
         while True:
-            frames = await _next_pushes(pushes, link)
+            frames = await pushes.take(_BATCH)
             deliveries = [frame for frame in frames if isinstance(frame, Deliver)]
             if deliveries:
                 done = inbox.take_in(self._here, deliveries, self._handover, until_handled=until_handled())
@@ -111,21 +110,3 @@ class Subscription:
         if now >= self._unhurried_until or not self._unhurried:
             self._unhurried, self._unhurried_until = debts.receipts, now + _UNHURRIED_SECONDS
         return False
-
-
-async def _next_pushes(pushes: "asyncio.Queue[RelayFrame]", link: Link) -> list[RelayFrame]:
-    """Return everything that has come, at least one frame. Raises what the link was lost to."""
-    if pushes.empty():
-        getter = asyncio.ensure_future(pushes.get())
-        try:
-            await asyncio.wait({getter, link.lost}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
-            if not getter.done():
-                raise link.lost.result()
-            frames = [getter.result()]
-        finally:
-            getter.cancel()
-    else:
-        frames = [pushes.get_nowait()]
-    while len(frames) < _BATCH and not pushes.empty():
-        frames.append(pushes.get_nowait())
-    return frames

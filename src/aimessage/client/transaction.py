@@ -155,6 +155,11 @@ class Transaction:
             return None, "first-use", "none"
         return self.unseal("peers.pin", name.encode(), row[0]) if row[0] else None, row[1], row[2]
 
+    def contact_of(self, name: str) -> str:
+        """Return whether a peer is a contact, as `Peer.contact` has it."""
+        row = self.run("SELECT contact FROM peers WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else "none"
+
     def peer_names(self) -> list[Username]:
         """Return every peer that has a row, by name."""
         return [Username(name) for (name,) in self.run("SELECT name FROM peers ORDER BY name")]

@@ -6,15 +6,14 @@ Schema: docs/spec/storage.md.
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from aimessage.client.schema import SCHEMA_STEPS, SCHEMA_VERSION
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.crypto.aead import StorageKey
 from aimessage.crypto.random import Entropy, system_entropy
-from aimessage.errors import VaultDamaged, VaultNewer, VaultUnavailable
+from aimessage.errors import AimessageError, VaultDamaged, VaultNewer, VaultUnavailable
 from aimessage.types import SecretBytes
 
 __all__ = ["SCHEMA_VERSION", "Peer", "Transaction", "Vault"]
@@ -25,15 +24,11 @@ if (bytes, sqlite3.PrepareProtocol) not in sqlite3.adapters:
     sqlite3.register_adapter(bytes, bytes)
 
 
-@contextmanager
-def _named_failures() -> Iterator[None]:
+def _named(error: sqlite3.DatabaseError) -> AimessageError:
     """Tell what can pass (a full disk, a lock held too long) from what cannot (damage)."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise VaultUnavailable(f"the vault cannot be used now: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise VaultDamaged(f"the vault is damaged: {error}", hint="restore under a new --agent") from None
+    if isinstance(error, sqlite3.OperationalError):
+        return VaultUnavailable(f"the vault cannot be used now: {error}")
+    return VaultDamaged(f"the vault is damaged: {error}", hint="restore under a new --agent")
 
 
 class Vault:
@@ -42,6 +37,7 @@ class Vault:
     def __init__(self, path: Path, key: SecretBytes, entropy: Entropy = system_entropy) -> None:
         self._storage = StorageKey(key)
         self._entropy = entropy
+        self._is_lasting = True
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             path.chmod(0o600)
@@ -50,11 +46,13 @@ class Vault:
         except sqlite3.OperationalError as error:
             raise VaultUnavailable(f"the vault cannot be opened: {error}") from None
         try:
-            with _named_failures():
-                self._database.execute("PRAGMA journal_mode=WAL")
-                self._database.execute("PRAGMA synchronous=FULL")
-                self._database.execute("PRAGMA secure_delete=ON")  # what is erased is gone, whatever SQLite's build
-                self._require_schema()
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute("PRAGMA secure_delete=ON")  # what is erased is gone, whatever SQLite's build
+            self._require_schema()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise _named(error) from None
         except BaseException:
             self._database.close()  # which also undoes a schema that is half made
             raise
@@ -63,8 +61,7 @@ class Vault:
         """Release the files."""
         self._database.close()
 
-    @contextmanager
-    def transaction(self, *, lasting: bool = True) -> Iterator["Transaction"]:
+    def transaction(self, *, lasting: bool = True) -> AbstractContextManager[Transaction]:
         """One write transaction: all of it is on disk afterwards, or nothing.
 
         One that is not *lasting* is seen by every process at once and survives the end of each, but a power cut may
@@ -72,29 +69,34 @@ class Vault:
 
         Raises VaultUnavailable: it cannot be written now; VaultDamaged.
         """
-        with _named_failures():
-            if not lasting:
-                self._database.execute("PRAGMA synchronous=NORMAL")
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-                yield Transaction(self._database, self._storage, self._entropy)
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-            finally:
-                if not lasting:
-                    self._database.execute("PRAGMA synchronous=FULL")
+        return _Writing(self, lasting=lasting)
 
-    @contextmanager
-    def reading(self) -> Iterator["Transaction"]:
+    def reading(self) -> AbstractContextManager[Transaction]:
         """One consistent view, beside whoever writes; nothing may be changed in it. Raises as `transaction`."""
-        with _named_failures():
-            self._database.execute("BEGIN")
-            try:
-                yield Transaction(self._database, self._storage, self._entropy)
-            finally:
+        return _Reading(self)
+
+    def begin(self, statement: str, *, lasting: bool | None = None) -> Transaction:
+        """Begin what `end` ends; *lasting* None leaves the way of writing as it is. Raises as `transaction`."""
+        try:
+            if lasting is not None and lasting is not self._is_lasting:
+                self._database.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+                self._is_lasting = lasting
+            self._database.execute(statement)
+        except sqlite3.DatabaseError as error:
+            raise _named(error) from None
+        return Transaction(self._database, self._storage, self._entropy)
+
+    def end(self, statement: str, error: BaseException | None) -> None:
+        """End it by *statement*, or undo it for *error*. Raises what `transaction` does, in the place of SQLite's."""
+        try:
+            if error is None:
+                self._database.execute(statement)
+            elif isinstance(error, sqlite3.DatabaseError):
+                raise error
+        except sqlite3.DatabaseError as failure:
+            raise _named(failure) from None
+        finally:
+            if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
 
     def version(self) -> int:
@@ -118,3 +120,34 @@ class Vault:
         if version > SCHEMA_VERSION:
             raise VaultNewer("this agent's vault was written by a newer version")
         return int(version)
+
+
+class _Writing:
+    """The context of a write transaction: a class, because a generator costs as much as a statement."""
+
+    __slots__ = ("_lasting", "_vault")
+
+    def __init__(self, vault: Vault, *, lasting: bool) -> None:
+        self._vault = vault
+        self._lasting = lasting
+
+    def __enter__(self) -> Transaction:
+        return self._vault.begin("BEGIN IMMEDIATE", lasting=self._lasting)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._vault.end("COMMIT", error)
+
+
+class _Reading:
+    """The context of a view."""
+
+    __slots__ = ("_vault",)
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def __enter__(self) -> Transaction:
+        return self._vault.begin("BEGIN")
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._vault.end("ROLLBACK", error)
