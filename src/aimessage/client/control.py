@@ -1,7 +1,8 @@
 """What the programs say to each other: receipts, and requests for what did not open. Batched, never answered."""
 
 from contextlib import suppress
-from typing import NamedTuple
+
+import msgspec
 
 from aimessage.client import fates, outbox
 from aimessage.client.account import Here
@@ -56,7 +57,7 @@ def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, mess
     outbox.enqueue_again(vault, peer, message_id, attempt + 1)
 
 
-class Debts(NamedTuple):
+class Debts(msgspec.Struct, frozen=True, gc=False):
     """What is to be sent that no living command is sending: *soon*, or *receipts* for which nobody waits."""
 
     soon: bool
@@ -78,7 +79,8 @@ def debts(here: Here) -> Debts:
 
 def is_owed(here: Here) -> bool:
     """Return whether anything is to be sent that no living command is sending."""
-    return any(debts(here))
+    owed = debts(here)
+    return owed.soon or bool(owed.receipts)
 
 
 async def flush(here: Here, link: OpenLink) -> None:

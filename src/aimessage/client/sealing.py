@@ -1,7 +1,6 @@
 """The ratchet's part of sending: what waits is sealed in the order in which it was saved, and kept before it leaves."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -96,7 +95,7 @@ def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, ide
             fates.settle(here, vault, MessageId(message_id), "refused", error.code)
 
 
-class Lot(NamedTuple):
+class Lot(msgspec.Struct, frozen=True, gc=False):
     """Rows of one class that leave together. If they are not *ready*, `take_sealed` has to look at them first."""
 
     mail_class: MailClass

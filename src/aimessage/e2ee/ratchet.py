@@ -160,6 +160,7 @@ class Ratchet(msgspec.Struct, frozen=True, array_like=True, gc=False):
             secret, ciphertext = kem.ML_KEM_768.encapsulate(their_kem)
             shared = secret.reveal
         root, chain = _root_step(self.root, pair.agree(self.their_dh) + shared)
+        dh.keep_loaded(pair)  # for the turn that answers it
         since, at = (0, now_ms) if shared else (self.since_kem, self.kem_at)
         seed = b""
         if self.post_quantum and (since >= KEM_AFTER_MESSAGES or now_ms - at >= KEM_AFTER_MS):
