@@ -35,6 +35,8 @@ class Showing:
     def take(self, limit: int | None, watch: Watch) -> list[tuple[int, Message]]:
         """Return what is there for us, at most *limit*, oldest first: what was handed to us, or what nobody has."""
         watch.look()
+        if self._noted and self._timer is None:  # it could not be committed
+            self._keep()
         most = _BATCH if limit is None else min(_BATCH, limit)
         taken = self._seat.taken
         if taken:
