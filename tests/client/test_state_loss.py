@@ -221,7 +221,7 @@ async def test_a_retry_is_honoured_three_times_and_never_after_delivery(tmp_path
         assert ask_again(here, "bobby", pin, message_id) == 0
         with here.vault.transaction() as vault:
             assert vault.run("SELECT fate, body FROM sent").fetchone() == ("undecryptable", None)
-            rise(here, vault, Username("bobby"), pin, message_id, "delivered")  # only the recipient knows
+            rise(here, vault, Username("bobby"), pin, [message_id], "delivered")  # only the recipient knows
             assert vault.run("SELECT fate FROM sent").fetchone() == ("delivered",)
         assert ask_again(here, "bobby", pin, message_id) == 0
         here.close()

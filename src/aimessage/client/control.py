@@ -23,6 +23,7 @@ __all__ = ["ATTEMPTS", "Debts", "debts", "flush", "hear_receipts", "heed", "is_o
 ATTEMPTS = 3
 """How often one message is sealed anew for a recipient that could not open it."""
 _RESET_MS = 3_600_000
+_SOON = int(Receipts.SOON)  # as a plain number: a set of flags is slow to intersect
 _LOOKED_AT = 512  # so many receipts go at once, whoever waits
 
 
@@ -40,8 +41,7 @@ def hear_receipts(here: Here, vault: Transaction, peer: Peer, pin: bytes, report
     """Believe *peer*'s receipts, which came alone or with a message; what makes no sense changes nothing."""
     with suppress(MalformedOctets):
         for receipt, ids in decode_receipts(report):
-            for message_id in ids:
-                fates.rise(here, vault, peer.name, pin, message_id, fates.receipt_fate(receipt))
+            fates.rise(here, vault, peer.name, pin, ids, fates.receipt_fate(receipt))
 
 
 def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id: MessageId) -> None:
@@ -70,7 +70,7 @@ def debts(here: Here) -> Debts:
         receipts = vault.run("SELECT id, fate FROM receipts LIMIT ?", (_LOOKED_AT,)).fetchall()
         retries = vault.run("SELECT 1 FROM retries WHERE asked = 0 LIMIT 1").fetchone()
         owners = vault.run("SELECT DISTINCT sent.owner FROM outbox LEFT JOIN sent USING (id)").fetchall()
-    soon = retries is not None or len(receipts) == _LOOKED_AT or any(fate & Receipts.SOON for _, fate in receipts)
+    soon = retries is not None or len(receipts) == _LOOKED_AT or any(fate & _SOON for _, fate in receipts)
     return Debts(
         soon or any(not here.living.is_alive(owner) for (owner,) in owners),
         frozenset(message_id for message_id, _ in receipts),

@@ -81,12 +81,7 @@ def settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, cod
     row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
     if row is None or not _may_become(row[0], fate):
         return  # control mail, or a receipt overtook the answer
-    _end(here, vault, message_id, fate, code)
-
-
-def _end(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str | None) -> None:
-    """Nobody can ask for this message again: its body goes."""
-    vault.run(
+    vault.run(  # nobody can ask for it again: its body goes
         "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL, body = NULL WHERE id = ?",
         (fate, code, here.now_ms, message_id),
     )
@@ -110,13 +105,21 @@ def _may_become(fate: str, following: str) -> bool:
     return FATES.get(fate, 0) <= FATES.get(following, 0)
 
 
-def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id: MessageId, fate: str) -> None:
-    """*peer*, under identity *pin*, reports a fate; believed only of a message that was sealed for that identity."""
-    row = vault.run("SELECT pin, fate FROM sent WHERE id = ? AND peer = ?", (message_id, peer)).fetchone()
-    if row is None or row[0] != pin or FATES.get(row[1], 0) >= FATES[fate]:
-        return
-    vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
-    _end(here, vault, message_id, fate, None)
+def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, ids: Sequence[MessageId], fate: str) -> None:
+    """*peer*, under identity *pin*, reports a fate; believed only of messages that were sealed for that identity."""
+    beyond = ", ".join(f"'{each}'" for each, rank in FATES.items() if rank >= FATES[fate])
+    believed = f"id = ?1 AND peer = ?2 AND pin = ?3 AND fate NOT IN ({beyond})"
+    named = [(message_id, peer, pin) for message_id in ids]
+    vault.run_many(  # most have left it long ago
+        f"DELETE FROM outbox WHERE id = ?1 AND EXISTS (SELECT 1 FROM sent WHERE {believed})",  # noqa: S608 - constants
+        named,
+    )
+    now_ms = here.now_ms
+    vault.run_many(
+        "UPDATE sent SET fate = ?4, code = NULL, changed_at = ?5, owner = NULL, body = NULL "  # noqa: S608 - constants
+        f"WHERE {believed}",
+        [(*each, fate, now_ms) for each in named],
+    )
 
 
 def expire(here: Here, relay_ms: int) -> None:

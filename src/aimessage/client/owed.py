@@ -37,10 +37,10 @@ def owed_to(vault: Transaction, peer: Username, most: int) -> list[Owed]:
 
 def report_of(owed: Iterable[Owed]) -> bytes:
     """Return these receipts as they travel."""
-    told: dict[Receipts, list[MessageId]] = defaultdict(list)
+    told: dict[int, list[MessageId]] = defaultdict(list)
     for message_id, fate in owed:
-        told[Receipts(fate & ~_SOON)].append(message_id)
-    return encode_receipts(told)
+        told[fate & ~_SOON].append(message_id)
+    return encode_receipts({Receipts(fate): ids for fate, ids in told.items()})
 
 
 def were_told(vault: Transaction, peer: Username, owed: Sequence[Owed]) -> None:
