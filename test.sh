@@ -43,5 +43,5 @@ done
 step "tests of what decides, measured" "$bin/python" -m coverage run -m pytest -q $measured
 step "coverage of what decides" "$bin/python" -m coverage report
 # shellcheck disable=SC2086
-step "tests of what acts" "$bin/python" -m pytest -q -n 2 --dist loadfile $ignored
+step "tests of what acts" "$bin/python" -m pytest -q -n 3 --dist loadfile $ignored
 printf '\nAll checks passed.\n'
