@@ -117,3 +117,26 @@ async def test_what_fails_halfway_through_a_transaction_leaves_nothing(tmp_path:
     with here.vault.transaction() as vault:
         assert vault.meta("half") is None
     here.vault.close()
+
+
+async def test_a_vault_that_cannot_even_undo_says_so_in_our_words(tmp_path: Path) -> None:
+    async with running_relay(tmp_path) as url:
+        one = settings(tmp_path, url)
+        await register(one, "alice")
+    here = open_here(load_profile(one), None)
+    database = here.vault._database
+
+    class Failing:
+        in_transaction = True
+
+        def execute(self, statement: str) -> None:
+            raise sqlite3.OperationalError(f"disk I/O error at {statement}")
+
+    with pytest.raises(VaultUnavailable, match="disk I/O error at ROLLBACK"), here.vault.transaction():
+        here.vault._database = Failing()  # type: ignore[assignment]
+        raise LookupError
+    here.vault._database = database
+    database.execute("ROLLBACK")
+    with here.vault.transaction() as vault:
+        assert vault.bump("generation") == vault.counter("generation")
+    here.close()

@@ -89,15 +89,16 @@ class Vault:
     def end(self, statement: str, error: BaseException | None) -> None:
         """End it by *statement*, or undo it for *error*. Raises what `transaction` does, in the place of SQLite's."""
         try:
-            if error is None:
-                self._database.execute(statement)
-            elif isinstance(error, sqlite3.DatabaseError):
-                raise error
+            try:
+                if error is None:
+                    self._database.execute(statement)
+                elif isinstance(error, sqlite3.DatabaseError):
+                    raise error
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
         except sqlite3.DatabaseError as failure:
             raise _named(failure) from None
-        finally:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
 
     def version(self) -> int:
         """Return a number that changes with every commit of another process, or of another object, on this vault."""

@@ -118,8 +118,8 @@ class Writer:
         """Run *work* in the writer thread and return its result when the commit that holds it is on disk.
 
         *work* may raise one of our errors before it changes anything. Work that *grows* the store is refused when
-        the disk is nearly full. What is not *lasting* is not waited for: a power cut, and nothing else, may undo it,
-        until the next lasting commit. Raises RelayUnavailable: not committed, try again.
+        the disk is nearly full. What is not *lasting* is written without a sync: a power cut, and nothing else, may
+        undo it, until the next lasting commit. Raises RelayUnavailable: not committed, try again.
         """
         if self._queue.qsize() >= _JOBS_WAITING:
             raise RelayUnavailable("the store is busy")
