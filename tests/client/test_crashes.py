@@ -63,6 +63,37 @@ async def test_a_sender_killed_at_any_commit_loses_nothing_and_keeps_its_id(tmp_
 
 
 @pytest.mark.parametrize("edge", ["before", "after", "power cut"])
+async def test_a_sender_and_a_recipient_of_batches_killed_at_any_commit_lose_nothing(tmp_path: Path, edge: str) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        shown: Counter[str] = Counter()
+        numbers = {"send_all": 0, "receive": 0}
+        for turn in range(MOST_COMMITS):
+            words = [f"{turn}-{part}" for part in "abcde"]
+            killed_sender, _ = await until_killed(alice, numbers["send_all"], edge, "send_all", " ".join(words))
+            async with connect(alice.settings) as me:
+                ids = [(await me.send("bobby", word, idempotency_key=word)).id for word in words]
+            killed_recipient, lines = await until_killed(bobby, numbers["receive"], edge, "receive", "")
+            shown.update(lines)
+            async with connect(bobby.settings) as you:
+                while page := await you.wait(timeout=0 if all(shown[word] for word in words) else 10):
+                    for message in page:
+                        assert message.redelivered or message.text not in shown
+                        shown[str(message.text)] += 1
+            assert len(set(ids)) == len(words) and all(shown[word] for word in words)
+            if not killed_sender and not killed_recipient:
+                break
+            numbers["send_all"] += killed_sender != 0
+            numbers["receive"] += killed_recipient != 0
+        assert numbers["send_all"] >= 2 and numbers["receive"] >= 4
+        here = bobby.here()
+        with here.vault.transaction() as vault:
+            assert vault.run("SELECT id FROM inbox GROUP BY id HAVING count(*) > 1").fetchall() == []
+            assert vault.run("SELECT count(*) FROM inbox WHERE envelope IS NOT NULL").fetchone()[0] >= 5
+        here.close()
+
+
+@pytest.mark.parametrize("edge", ["before", "after", "power cut"])
 async def test_a_recipient_killed_at_any_commit_applies_each_message_once(tmp_path: Path, edge: str) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")

@@ -5,7 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimessage.e2ee.bodies import BODY_BYTES, Body, Receipts, decode_body, encode_body, pad, spare_bytes, unpad
+from aimessage.e2ee.bodies import (
+    BATCH_BYTES,
+    BODY_BYTES,
+    MOST_PARTS,
+    Body,
+    Part,
+    Receipts,
+    batch_of,
+    decode_body,
+    encode_body,
+    pad,
+    part_bytes,
+    parts_of,
+    spare_bytes,
+    unpad,
+)
 from aimessage.e2ee.reports import decode_receipts, encode_receipts, receipts_within
 from aimessage.errors import MalformedOctets, TooLarge
 from aimessage.types import MessageId
@@ -78,3 +93,56 @@ def test_unknown_kinds_and_negative_counts_are_refused(body: Body) -> None:
 def test_control_mail_knows_itself() -> None:
     assert not HELLO.is_control
     assert msgspec.structs.replace(HELLO, kind="receipt").is_control
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=MOST_PARTS))
+def test_a_batch_comes_back_as_its_messages(texts: list[str]) -> None:
+    messages = [
+        (MessageId(number.to_bytes(16, "big")), msgspec.structs.replace(HELLO, text=text, sequence=number))
+        for number, text in enumerate(texts, start=1)
+    ]
+
+    batch = batch_of(messages)
+
+    assert parts_of(decode_body(encode_body(batch))) == messages
+    assert len(msgspec.msgpack.encode(batch)) <= 256 + sum(part_bytes(body) for _, body in messages)
+
+
+def test_the_largest_batch_fits_with_a_few_receipts() -> None:
+    most = (1 << 62) - 1
+    frame = part_bytes(Body("text", b"", 1, 1))
+    one = Body("text", bytes(16), most, most, "", "", "x", bytes(16), most, most, receipts=most)
+    text = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * ((BATCH_BYTES // MOST_PARTS - frame - 1) // 3)
+    messages = [(MessageId(bytes(16)), msgspec.structs.replace(one, text=text))] * MOST_PARTS
+    assert BATCH_BYTES * 0.98 < sum(part_bytes(body) for _, body in messages) <= BATCH_BYTES
+    report = encode_receipts({Receipts.DELIVERED: [MessageId(bytes(16))] * 64})
+    assert len(encode_body(msgspec.structs.replace(batch_of(messages), report=report))) <= BODY_BYTES
+
+
+MESSAGE = Part(bytes(16), HELLO)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Body("batch", bytes(16), 0, 5),
+        Body("text", bytes(16), 1, 5, text="hello", parts=(MESSAGE,)),
+        Body("batch", bytes(16), 0, 5, parts=(MESSAGE,) * (MOST_PARTS + 1)),
+        Body("batch", bytes(16), 0, 5, parts=(Part(bytes(15), HELLO),)),
+        Body("batch", bytes(16), 0, 5, parts=(Part(bytes(16), Body("receipt", b"", 0, 5)),)),
+        Body("batch", bytes(16), 0, 5, parts=(Part(bytes(16), Body("batch", b"", 0, 5, parts=(MESSAGE,))),)),
+        Body("batch", bytes(16), 0, 5, parts=(Part(bytes(16), Body("text", b"", 1, 5, parts=(MESSAGE,))),)),
+        Body("batch", bytes(16), 0, 5, parts=(Part(bytes(16), Body("text", b"", 1, 5, report=b"x")),)),
+        Body("batch", bytes(16), 0, 5, parts=(MESSAGE, Part(bytes(16), Body("text", b"", -1, 5)))),
+    ],
+)
+def test_a_batch_of_anything_but_messages_is_refused(body: Body) -> None:
+    with pytest.raises(MalformedOctets):
+        decode_body(encode_body(body))
+
+
+def test_a_batch_is_no_control_mail() -> None:
+    assert not batch_of([(MessageId(bytes(16)), HELLO)]).is_control

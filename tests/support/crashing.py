@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aimessage.client import Message, Settings
+from aimessage.client import Letter, Message, Settings
 from aimessage.client.account import Here, open_here
 from aimessage.client.agent import Agent
 from aimessage.client.profile import load_profile
@@ -91,7 +91,12 @@ async def counted(messages: AsyncIterable[Message]) -> AsyncIterator[tuple[int, 
 
 
 async def act(agent: Agent, action: str, text: str) -> None:
-    """Send *text*; or print what is received; or listen to that many messages and die with the last in hand."""
+    """Send *text*, or a letter of each of its words; or print what is received; or listen to that many messages and die
+    with the last in hand.
+    """
+    if action == "send_all":
+        await agent.send_all([("bobby", Letter(word, idempotency_key=word)) for word in text.split()])
+        return
     if action == "send":
         sent = await agent.send("bobby", text, idempotency_key=text)
         say(sent.id)

@@ -232,13 +232,18 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
 
 
 def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
-    """Return which of these messages, (sender, id), nobody needs the relay's copy of any more."""
-    needed = (
-        "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND (state = 'asked' OR "
-        "(held = 1 AND state NOT IN ('shown', 'handled', 'dead')))"
+    """Return which of these envelopes, (sender, id), nobody needs the relay's copy of any more."""
+    alone = (
+        "SELECT 1 FROM inbox WHERE sender = ?1 AND id = ?2 AND (state = 'asked' OR "
+        "(held = 1 AND state NOT IN ('shown', 'handled', 'dead')) OR "
+        "EXISTS (SELECT 1 FROM retries WHERE peer = ?1 AND id = ?2 AND asked = 0))"
+    )
+    of_batch = (
+        "SELECT 1 FROM inbox WHERE sender = ? AND envelope = ? AND held = 1 "
+        "AND state NOT IN ('shown', 'handled', 'dead')"
     )
     with here.vault.reading() as vault:
-        return {key for key in keys if not vault.run(needed, key).fetchone()}
+        return {key for key in keys if not any(vault.run(needed, key).fetchone() for needed in (alone, of_batch))}
 
 
 def asked_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
@@ -249,10 +254,11 @@ def asked_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str,
 
 
 def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:
-    """The relay's copies of these messages have been told to go."""
+    """The relay's copies of these envelopes have been told to go."""
     with here.vault.transaction() as vault:
         for key in keys:
             vault.run("UPDATE inbox SET held = 0 WHERE sender = ? AND id = ?", key)
+            vault.run("UPDATE inbox SET held = 0 WHERE sender = ? AND envelope = ? AND held = 1", key)
 
 
 def take_answer(here: Here, message_id: MessageId) -> Message | None:

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import msgspec
 
-from aimessage.client import fates, outbox
+from aimessage.client import batches, fates, outbox
 from aimessage.client.account import Here
 from aimessage.client.dispatch import work_off
 from aimessage.client.links import OpenLink
@@ -44,17 +44,23 @@ def hear_receipts(here: Here, vault: Transaction, peer: Peer, pin: bytes, report
             fates.rise(here, vault, peer.name, pin, ids, fates.receipt_fate(receipt))
 
 
-def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, message_id: MessageId) -> None:
-    row = vault.run(
-        "SELECT fate, pin, attempt, body IS NULL FROM sent WHERE id = ? AND peer = ?", (message_id, peer)
-    ).fetchone()
-    if row is None or row[1] != pin or row[0] not in ("waiting", "accepted"):
+def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, envelope_id: MessageId) -> None:
+    """Seal anew what is still open of a message or a batch that *peer* could not open."""
+    members = batches.members_of(vault, envelope_id)
+    marks = ", ".join("?" * len(members))
+    rows = vault.run(
+        "SELECT id, attempt, body IS NULL AND batch IS NULL FROM sent "  # noqa: S608 - marks
+        f"WHERE id IN ({marks}) AND peer = ? AND pin = ? AND fate IN ('waiting', 'accepted') "
+        "AND (batch IS NULL OR batch = ?)",
+        (*members, peer, pin, envelope_id),
+    ).fetchall()
+    if not rows:
         return  # another's, sealed for another key, or over: nobody learns which
-    _, _, attempt, erased = row
-    if erased or attempt >= ATTEMPTS:
-        fates.settle(here, vault, message_id, "undecryptable", "undecryptable")
-        return
-    outbox.enqueue_again(vault, peer, message_id, attempt + 1)
+    attempt = max(row[1] for row in rows)
+    if attempt >= ATTEMPTS or any(is_erased for *_, is_erased in rows):
+        fates.settle(here, vault, envelope_id, "undecryptable", "undecryptable")
+    else:
+        outbox.enqueue_again(vault, peer, envelope_id, attempt + 1, [MessageId(row[0]) for row in rows])
 
 
 class Debts(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +75,10 @@ def debts(here: Here) -> Debts:
     with here.vault.reading() as vault:
         receipts = vault.run("SELECT id, fate FROM receipts LIMIT ?", (_LOOKED_AT,)).fetchall()
         retries = vault.run("SELECT 1 FROM retries WHERE asked = 0 LIMIT 1").fetchone()
-        owners = vault.run("SELECT DISTINCT sent.owner FROM outbox LEFT JOIN sent USING (id)").fetchall()
+        owners = vault.run(  # who saved a batch's first message sends all of it
+            "SELECT DISTINCT sent.owner FROM outbox LEFT JOIN batches ON batches.id = outbox.id "
+            "LEFT JOIN sent ON sent.id = coalesce(substr(batches.members, 1, 16), outbox.id)"
+        ).fetchall()
     soon = retries is not None or len(receipts) == _LOOKED_AT or any(fate & _SOON for _, fate in receipts)
     return Debts(
         soon or any(not here.living.is_alive(owner) for (owner,) in owners),

@@ -94,15 +94,14 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
 
     answers = list(zip(rows, await link.request_all([post(row) for row in rows], Accepted), strict=True))
     taken = [
-        (row.row, row.id, min(answer.expires_at, _LATEST_MS))
-        for row, answer in answers
-        if not isinstance(answer, AimessageError)
+        (row, min(answer.expires_at, _LATEST_MS)) for row, answer in answers if not isinstance(answer, AimessageError)
     ]
+    accepted = {message_id: relay_due for row, relay_due in taken for message_id in row.ids}
     refusals = [(row, error) for row, error in answers if isinstance(error, AimessageError)]
     open_errors = [error for _, error in refusals if error.retryable or link.is_lost]
     # A power cut may undo this: then they go out again under the same ids, and the relay knows them.
     with here.vault.transaction(lasting=False) as vault:
-        fates.settle_accepted(here, vault, taken)
+        fates.settle_accepted(here, vault, [row.row for row, _ in taken], accepted)
         for row, error in refusals:
             if error not in open_errors:
                 # Its own sender asks for its fate; those behind it in the line are not to blame.
@@ -110,11 +109,9 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
         is_more = _waits(vault, recipient)
     if open_errors:
         raise open_errors[0]
-    return {message_id for _, message_id, _ in taken}, is_more
+    return set(accepted), is_more
 
 
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:
     with here.vault.transaction() as vault:
-        rows = vault.run("SELECT id FROM outbox WHERE peer = ?", (recipient,)).fetchall()
-        for (message_id,) in rows:
-            fates.settle(here, vault, MessageId(message_id), "refused", error.code)
+        fates.settle_all_to(here, vault, recipient, error.code)

@@ -101,7 +101,10 @@ def examine_vault(here: Here) -> Iterator[Check]:
 def examine_mail(here: Here) -> Iterator[Check]:
     """Yield what waits in the outbox and the inbox. Raises VaultDamaged, VaultUnavailable."""
     with here.vault.reading() as vault:
-        ours = "SELECT count(*) FROM outbox WHERE mail_class = ?"
+        ours = (
+            "SELECT coalesce(sum(coalesce(length(members) / 16, 1)), 0) FROM outbox "
+            "LEFT JOIN batches ON batches.id = outbox.id WHERE mail_class = ?"
+        )
         (leaving,) = vault.run(ours, (int(MailClass.MESSAGE),)).fetchone()
         rows = dict(vault.run("SELECT state, count(*) FROM inbox GROUP BY state").fetchall())
         unopened = "SELECT count(*) FROM inbox WHERE kind = 'undecryptable' AND state NOT IN ('shown', 'handled')"

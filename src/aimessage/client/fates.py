@@ -4,10 +4,11 @@ A fate only ever rises: waiting, accepted, delivered, read, handled; what is ove
 because only the recipient knows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from aimessage.client import batches
 from aimessage.client.account import Here
 from aimessage.client.letter import Summary
 from aimessage.client.transaction import Transaction
@@ -28,6 +29,7 @@ __all__ = [
     "sent_before",
     "settle",
     "settle_accepted",
+    "settle_all_to",
     "status",
     "told_of",
     "waiting_among",
@@ -35,6 +37,7 @@ __all__ = [
 
 FATES = {"waiting": 0, "accepted": 1, "delivered": 2, "read": 3, "handled": 4}
 """Every fate on the way, in order; refused, expired and undecryptable rank with waiting."""
+_ARRIVED = frozenset({"delivered", "read", "handled"})
 _MARGIN_MS = 3_600_000
 _OFFSET_MS = 5_000
 _KEPT_MS = 90 * 86_400_000
@@ -48,7 +51,7 @@ _DUE = (
     "SELECT id, fate, saved_at, expires_at FROM sent WHERE fate IN ('waiting', 'accepted') AND relay_due <= ?1 "
     "AND relay_due + CASE fate WHEN 'waiting' THEN 0 ELSE ?2 END <= ?1"
 )
-_COLUMNS = "id, peer, fate, code, changed_at, expires_at, attempt, saved_at, summary, body"
+_COLUMNS = "id, peer, fate, code, changed_at, expires_at, attempt, saved_at, summary, body, batch"
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -75,27 +78,39 @@ def receipt_fate(receipt: Receipts) -> str:
     return {Receipts.DELIVERED: "delivered", Receipts.READ: "read", Receipts.HANDLED: "handled"}[receipt]
 
 
-def settle(here: Here, vault: Transaction, message_id: MessageId, fate: str, code: str) -> None:
-    """Take the message out of the outbox; unless it has arrived, it ends with *fate* and *code*."""
-    vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
-    row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
-    if row is None or not _may_become(row[0], fate):
-        return  # control mail, or a receipt overtook the answer
-    vault.run(  # nobody can ask for it again: its body goes
-        "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL, body = NULL WHERE id = ?",
-        (fate, code, here.now_ms, message_id),
-    )
+def settle(here: Here, vault: Transaction, envelope_id: MessageId, fate: str, code: str) -> None:
+    """Take a message, or a batch, out of the outbox; what of it has not arrived ends with *fate* and *code*."""
+    members = batches.members_of(vault, envelope_id)
+    vault.run("DELETE FROM outbox WHERE id = ?", (envelope_id,))
+    for message_id in members:
+        row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
+        if row is None or not _may_become(row[0], fate):
+            continue  # control mail, or a receipt overtook the answer
+        vault.run(  # nobody can ask for it again: its body goes
+            "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL, body = NULL WHERE id = ?",
+            (fate, code, here.now_ms, message_id),
+        )
+    batches.strike(vault, members)
 
 
-def settle_accepted(here: Here, vault: Transaction, taken: Sequence[tuple[int, MessageId, int]]) -> None:
-    """The relay has these on its disk: (row of the outbox, id, when the relay drops it in ms since 1970 or 0) each."""
-    vault.run_many("DELETE FROM outbox WHERE row = ?", [(row,) for row, _, _ in taken])
+def settle_all_to(here: Here, vault: Transaction, peer: Username, code: str) -> None:
+    """Nothing that waits for *peer* leaves any more: it ends as refused, with *code*."""
+    for (envelope_id,) in vault.run("SELECT id FROM outbox WHERE peer = ?", (peer,)).fetchall():
+        settle(here, vault, MessageId(envelope_id), "refused", code)
+
+
+def settle_accepted(here: Here, vault: Transaction, rows: Sequence[int], accepted: Mapping[MessageId, int]) -> None:
+    """The relay has what is in these *rows* of the outbox: the messages, each with when the relay drops it.
+
+    That is in milliseconds since 1970, 0 for unknown.
+    """
+    vault.run_many("DELETE FROM outbox WHERE row = ?", [(row,) for row in rows])
     now_ms = here.now_ms
     vault.run_many(
         "UPDATE sent SET fate = 'accepted', code = NULL, changed_at = ?, owner = NULL, "
         "relay_due = CASE WHEN ?2 > 0 THEN ?2 ELSE relay_due END "
         "WHERE id = ?3 AND fate NOT IN ('delivered', 'read', 'handled')",  # a receipt may overtake the answer
-        [(now_ms, relay_due, message_id) for _, message_id, relay_due in taken],
+        [(now_ms, relay_due, message_id) for message_id, relay_due in accepted.items()],
     )
 
 
@@ -106,20 +121,26 @@ def _may_become(fate: str, following: str) -> bool:
 
 
 def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, ids: Sequence[MessageId], fate: str) -> None:
-    """*peer*, under identity *pin*, reports a fate; believed only of messages that were sealed for that identity."""
+    """*peer*, under identity *pin*, reports a fate of messages, or of all in a batch.
+
+    It is believed only of what was sealed for that identity.
+    """
+    whole, members = batches.believed(vault, peer, pin, ids)
     beyond = ", ".join(f"'{each}'" for each, rank in FATES.items() if rank >= FATES[fate])
     believed = f"id = ?1 AND peer = ?2 AND pin = ?3 AND fate NOT IN ({beyond})"
-    named = [(message_id, peer, pin) for message_id in ids]
+    alone = [each for each in ids if each not in whole]
     vault.run_many(  # most have left it long ago
         f"DELETE FROM outbox WHERE id = ?1 AND EXISTS (SELECT 1 FROM sent WHERE {believed})",  # noqa: S608 - constants
-        named,
+        [(message_id, peer, pin) for message_id in alone],
     )
     now_ms = here.now_ms
     vault.run_many(
         "UPDATE sent SET fate = ?4, code = NULL, changed_at = ?5, owner = NULL, body = NULL "  # noqa: S608 - constants
         f"WHERE {believed}",
-        [(*each, fate, now_ms) for each in named],
+        [(message_id, peer, pin, fate, now_ms) for message_id in (*alone, *members)],
     )
+    batches.forget(vault, whole)
+    batches.strike(vault, [message_id for message_id, known, _ in _among(vault, alone) if known in _ARRIVED])
 
 
 def expire(here: Here, relay_ms: int) -> None:
@@ -150,6 +171,7 @@ def expire(here: Here, relay_ms: int) -> None:
 def _forget(vault: Transaction, now_ms: int, relay_ms: int) -> None:
     before = min(now_ms, relay_ms) - _KEPT_MS
     vault.run("DELETE FROM sent WHERE saved_at < ? AND fate NOT IN ('waiting', 'accepted')", (before,))
+    vault.run("DELETE FROM batches WHERE at < ?", (before,))  # longer than any of their messages is tried
     vault.run("DELETE FROM inbox WHERE received_at < ? AND state IN ('shown', 'handled', 'pending')", (before,))
     vault.run(  # a stranger of whom nothing waits any more may ask again
         "UPDATE peers SET contact = 'none' WHERE contact = 'pending' AND NOT EXISTS "
@@ -191,9 +213,13 @@ def told_of(here: Here, ids: Sequence[MessageId]) -> dict[MessageId, str | Aimes
 
 
 def _fates(here: Here, ids: Sequence[MessageId]) -> list[tuple[MessageId, str, str | None]]:
-    marks = ", ".join("?" * len(ids))
     with here.vault.reading() as vault:
-        return vault.run(f"SELECT id, fate, code FROM sent WHERE id IN ({marks})", ids).fetchall()  # noqa: S608 - marks
+        return _among(vault, ids)
+
+
+def _among(vault: Transaction, ids: Sequence[MessageId]) -> list[tuple[MessageId, str, str | None]]:
+    marks = ", ".join("?" * len(ids))
+    return vault.run(f"SELECT id, fate, code FROM sent WHERE id IN ({marks})", ids).fetchall()  # noqa: S608 - marks
 
 
 def raise_for(fate: str, code: str | None) -> None:
@@ -232,12 +258,16 @@ def sent_before(
 
 
 def _fate(vault: Transaction, row: tuple[object, ...]) -> Fate:
-    found, peer, fate, code, changed_at, expires_at, attempt, saved_at, sealed, body_sealed = row
+    found, peer, fate, code, changed_at, expires_at, attempt, saved_at, sealed, body_sealed, batch = row
     message_id = MessageId(found)  # type: ignore[arg-type]  # SQLite's rows are untyped; the schema types them
     summary = Summary("text", "", b"", 0)
     if isinstance(sealed, bytes):
         summary = msgspec.msgpack.decode(vault.unseal("sent.summary", message_id, sealed), type=Summary)
-    body = decode_body(vault.unseal("sent.body", message_id, body_sealed)) if isinstance(body_sealed, bytes) else None
+    body = None
+    if isinstance(body_sealed, bytes):
+        body = decode_body(vault.unseal("sent.body", message_id, body_sealed))
+    elif isinstance(batch, bytes):
+        body = batches.body_of(vault, MessageId(batch), message_id)
     return Fate(
         id=message_id_text(message_id),
         to=str(peer),

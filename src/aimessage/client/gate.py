@@ -147,5 +147,4 @@ def block(here: Here, vault: Transaction, name: Username) -> None:
     states = "'pending', 'held', 'asked', 'new', 'answer', 'dead', 'quarantined'"
     vault.run(f"DELETE FROM inbox WHERE sender = ? AND state IN ({states})", (name,))  # noqa: S608 - constants
     forget_all(vault, name)
-    for (message_id,) in vault.run("SELECT id FROM outbox WHERE peer = ?", (name,)).fetchall():
-        fates.settle(here, vault, MessageId(message_id), "refused", Blocked.code)
+    fates.settle_all_to(here, vault, name, Blocked.code)

@@ -12,12 +12,12 @@ from aimessage.client.handover import Handover, Seat
 from aimessage.client.hearing import Hearing
 from aimessage.client.message import Frame, Message, incoming
 from aimessage.client.order import HOLD_MS, Place
-from aimessage.client.owed import owe_receipt, owe_receipts, owe_retry
+from aimessage.client.owed import is_unasked, owe_receipt, owe_receipts, owe_retry
 from aimessage.client.pins import is_pinned, pin_of
 from aimessage.client.shelf import Arrival, Content
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.clock import milliseconds
-from aimessage.e2ee.bodies import Body, Receipts, decode_body
+from aimessage.e2ee.bodies import Body, Receipts, decode_body, parts_of
 from aimessage.e2ee.fingerprint import fingerprint
 from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.session import Envelope, Opened
@@ -121,19 +121,17 @@ class _Intake:
         return self._peers[name]
 
     def _again(self, envelope: Envelope) -> bool:
-        """Return whether the relay's copy of a message that has had its effect may go."""
-        found = self._vault.run(
-            "SELECT row, state, wants FROM inbox WHERE sender = ? AND id = ? AND held = 1",
-            (envelope.sender, envelope.message_id),
-        ).fetchone()
-        if found is None:
-            return True
-        row, state, wants = found
-        if state not in ("shown", "handled", "dead"):
-            if self._until_handled:
-                return False
-            owe_receipt(self._vault, envelope.sender, envelope.message_id, wants, Receipts.DELIVERED)
-        self._vault.run("UPDATE inbox SET held = 0 WHERE row = ?", (row,))
+        """Return whether the relay's copy of what has had its effect may go."""
+        key = envelope.sender, envelope.message_id
+        columns = "SELECT row, id, state, wants FROM inbox WHERE sender = ? AND"
+        found = self._vault.run(f"{columns} id = ? AND held = 1", key).fetchall()
+        found += self._vault.run(f"{columns} envelope = ? AND held = 1", key).fetchall()
+        open_ones = [each for each in found if each[2] not in ("shown", "handled", "dead")]
+        if open_ones and self._until_handled:
+            return False
+        for _, message_id, _, wants in open_ones:
+            owe_receipt(self._vault, envelope.sender, MessageId(message_id), wants, Receipts.DELIVERED)
+        self._vault.run_many("UPDATE inbox SET held = 0 WHERE row = ?", [(each[0],) for each in found])
         return True
 
     def _effect(self, peer: Peer, envelope: Envelope, opened: Opened, body: Body, ruling: Ruling) -> bool:
@@ -141,29 +139,64 @@ class _Intake:
         self._changed.add(peer.name)
         if opened.used_pair:
             self._vault.erase_pair(opened.used_pair)
-        key = envelope.sender, envelope.message_id
-        self._seen.add(key)
-        self._opened.append(key)
+        self._see(peer.name, envelope.message_id)
         if self._is_healing:
             self._heal(envelope)
         if body.is_control:
             control.heed(self._here, self._vault, peer, pin_of(opened.identity) or b"", body)
             return True
         body = self._hear_receipts(peer, opened, body)
+        content = Content(body, b"", self._fingerprint(opened.identity), peer.trust)
+        if body.parts:
+            return self._take_batch(peer, envelope, content, ruling)
+        arrival = self._arrival(envelope, content)
+        kept = self._admit(peer, arrival, body, ruling)
+        if kept is Ruling.ADMIT and not arrival.held:
+            self._delivered.append((peer.name, arrival.id, arrival.wants))
+        return not arrival.held
+
+    def _see(self, sender: Username, message_id: MessageId) -> None:
+        key = sender, message_id
+        self._seen.add(key)
+        self._opened.append(key)
+
+    def _take_batch(self, peer: Peer, envelope: Envelope, content: Content, ruling: Ruling) -> bool:
+        """Give each message of a batch its effect; return whether the relay's copy may go."""
+        assert content.body is not None  # noqa: S101 - the caller has it from there
+        parts = parts_of(content.body)
+        seen = self._vault.seen_among(peer.name, [message_id for message_id, _ in parts])
+        held, admitted, wants = False, True, 0
+        for message_id, body in parts:
+            if message_id in seen or (peer.name, message_id) in self._seen:
+                continue  # it came in another batch: its sender's vault was rolled back
+            self._see(peer.name, message_id)
+            part = msgspec.structs.replace(envelope, message_id=message_id)
+            arrival = self._arrival(part, msgspec.structs.replace(content, body=body))
+            arrival.envelope = envelope.message_id
+            admitted = self._admit(peer, arrival, body, ruling) is Ruling.ADMIT and admitted
+            held, wants = held or arrival.held, wants | arrival.wants
+            if ruling is not Ruling.ADMIT:  # so many of a stranger's wait, and no more
+                ruling = gate.ruling_on(self._vault, self._policy, peer)
+        if admitted and not held:  # one receipt for all of them
+            self._delivered.append((peer.name, envelope.message_id, wants))
+        return not held
+
+    def _admit(self, peer: Peer, arrival: Arrival, body: Body, ruling: Ruling) -> Ruling:
+        """Do with one message what the gate says; return that."""
         match ruling:
             case Ruling.TURN_AWAY:  # not counted as heard: once it is accepted, the gap shows
                 peer.turned_away += 1
-                return True
+                return ruling
             case Ruling.DISCARD:
                 self._hearing.pass_over(peer.name, body)
-                return True
+                return ruling
             case Ruling.HOLD if peer.contact != "pending":
-                gate.announce(self._here, self._vault, peer, self._fingerprint(opened.identity), self._now_ms)
+                gate.announce(self._here, self._vault, peer, arrival.content.fingerprint, self._now_ms)
                 self._is_handing = False  # this comes first
             case _ if peer.contact == "requested":
                 peer.contact = "accepted"
         body = loops.true_hops(self._vault, peer.name, body)
-        arrival = self._arrival(envelope, Content(body, b"", self._fingerprint(opened.identity), peer.trust))
+        arrival.content = msgspec.structs.replace(arrival.content, body=body)
         arrival.flags = "loop" if loops.heard(self._vault, peer.name, body, self._now_ms) else ""
         # A stranger's copy at the relay goes at once: it must not fill the window that contacts need.
         arrival.held = self._until_handled and ruling is Ruling.ADMIT
@@ -171,9 +204,7 @@ class _Intake:
         if ruling is Ruling.HOLD:
             arrival.state = "pending"
         self._place(peer, arrival, body)
-        if ruling is Ruling.ADMIT and not arrival.held:
-            self._delivered.append((peer.name, arrival.id, arrival.wants))
-        return not arrival.held
+        return ruling
 
     def _hear_receipts(self, peer: Peer, opened: Opened, body: Body) -> Body:
         """Believe the receipts that the message took along; return it without them."""
@@ -244,6 +275,8 @@ class _Intake:
             row, attempt, state = known
             if envelope.attempt > attempt:  # asked for once, and again it does not open: now it is told
                 self._vault.run("UPDATE inbox SET due = 0, attempt = ? WHERE row = ?", (envelope.attempt, row))
+            if state != "asked" and is_unasked(self._vault, *key):
+                return False  # it was shown for what it is, but its sender has not been asked yet
             return bool(state != "asked" or envelope.attempt > attempt)
         arrival = self._arrival(envelope, Content(None, envelope.sealed))
         arrival.kind = "undecryptable"

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aimessage.client import fates, gate, loops
+from aimessage.client import batches, fates, gate, loops
 from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
+from aimessage.client.line import Entry, Line
 from aimessage.client.links import MOST_AT_ONCE
-from aimessage.client.sealing import Line, open_line, seal_waiting
+from aimessage.client.sealing import open_line, seal_waiting
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, encode_body, require_fits
 from aimessage.errors import AimessageError, IdempotencyConflict, VaultDamaged, VaultUnavailable
@@ -85,7 +86,7 @@ class _Batch:
         self._offset = vault.counter("relay_offset")
         self._may_adopt = count < _FEW or _others_wait(here, vault)
         self._claimed: dict[bytes, tuple[MessageId, bytes]] = {}  # by what a repetition within this commit would name
-        self._sent: list[tuple[object, ...]] = []
+        self._sent: list[tuple[Entry, tuple[object, ...]]] = []
         self._outbox: list[tuple[object, ...]] = []
         self._admitted: set[tuple[Username, str]] = set()
         self._lines: dict[Username, Line | None] = {}
@@ -130,20 +131,18 @@ class _Batch:
 
     def _insert(self, message_id: MessageId, draft: Draft, body: Body, claim: bytes | None, digest: bytes) -> None:
         vault, now_ms, recipient = self._vault, self._now_ms, draft.recipient
-        line, sealed, pin = self._line(draft), b"", None
+        line, pin, entry = self._line(draft), None, Entry(message_id, body)
         if line is not None:
             pin = line.pin
-            padded, sealed = line.seal(message_id, body)
+            line.add(entry)
         else:
-            padded = encode_body(body)
+            entry.kept = vault.seal("sent.body", message_id, encode_body(body))
+            self._outbox.append((message_id, recipient, int(MailClass.MESSAGE), body.expires_at, b"", draft.prefix))
         due, owner = now_ms + draft.letter.life_ms, self._here.living.token
         summary = Summary(body.kind, body.thread, body.reply_to, len((body.text or body.data).encode()), body.hops)
         told = vault.seal("sent.summary", message_id, msgspec.msgpack.encode(summary))
-        kept = vault.seal("sent.body", message_id, padded)
-        self._sent.append(
-            (message_id, recipient, now_ms, due, claim, kept, now_ms, due + self._offset, digest, told, owner, pin)
-        )
-        self._outbox.append((message_id, recipient, int(MailClass.MESSAGE), body.expires_at, sealed, draft.prefix))
+        row = (message_id, recipient, now_ms, due, claim, now_ms, due + self._offset, digest, told, owner, pin)
+        self._sent.append((entry, row))
         for name in (claim, draft.chosen):
             if name is not None:
                 self._claimed[name] = message_id, digest
@@ -163,24 +162,27 @@ class _Batch:
         line = self._lines.get(recipient)
         if line is not None:
             line.end()
+            mail = int(MailClass.MESSAGE)
+            self._outbox += [(leaf.id, recipient, mail, leaf.expires_at, leaf.sealed, None) for leaf in line.leaves]
         self._lines[recipient] = None
 
     def end(self) -> None:
-        """Write all rows, seal what could not be sealed at once, and keep how far the sessions have gone."""
+        """Seal what has a session, keep how far it has gone, write all rows, and seal what could not be at once."""
+        at_once = [recipient for recipient, line in self._lines.items() if line is not None]
+        for recipient in at_once:
+            self._end_line(recipient)
         self._vault.run_many(
-            "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, body, saved_at, relay_due, "
-            "digest, summary, owner, pin) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self._sent,
+            "INSERT INTO sent (id, peer, fate, changed_at, expires_at, idempotency, saved_at, relay_due, "
+            "digest, summary, owner, pin, body, batch) VALUES (?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*row, entry.kept, entry.batch) for entry, row in self._sent],
         )
         self._vault.run_many(
             "INSERT INTO outbox (id, peer, attempt, mail_class, expires_at, sealed, prefix) "
             "VALUES (?, ?, 0, ?, ?, ?, ?)",
             self._outbox,
         )
-        for recipient, line in self._lines.items():
-            if line is not None:
-                line.end()
-            elif self._vault.peer(self._here.address(recipient)).conversation.can_send:
+        for recipient in self._lines.keys() - set(at_once):
+            if self._vault.peer(self._here.address(recipient)).conversation.can_send:
                 seal_waiting(self._here, self._vault, recipient, MailClass.MESSAGE, MOST_AT_ONCE)
 
 
@@ -236,12 +238,17 @@ def save_control(here: Here, vault: Transaction, recipient: Username, kind: str,
     )
 
 
-def enqueue_again(vault: Transaction, recipient: Username, message_id: MessageId, attempt: int) -> None:
-    """Put a message back that its recipient could not open: it is sealed anew when it leaves."""
-    (expires_at,) = vault.run("SELECT expires_at FROM sent WHERE id = ?", (message_id,)).fetchone()
-    vault.run("DELETE FROM outbox WHERE id = ?", (message_id,))
-    _enqueue(vault, recipient, message_id, attempt, MailClass.MESSAGE, expires_at)
-    vault.run("UPDATE sent SET attempt = ? WHERE id = ?", (attempt, message_id))
+def enqueue_again(
+    vault: Transaction, recipient: Username, envelope_id: MessageId, attempt: int, members: Sequence[MessageId]
+) -> None:
+    """Put back what its recipient could not open, a message or a batch: it is sealed anew when it leaves."""
+    expires_at = max(
+        vault.run("SELECT expires_at FROM sent WHERE id = ?", (message_id,)).fetchone()[0] for message_id in members
+    )
+    vault.run("DELETE FROM outbox WHERE id = ?", (envelope_id,))
+    _enqueue(vault, recipient, envelope_id, attempt, MailClass.MESSAGE, expires_at)
+    vault.run_many("UPDATE sent SET attempt = ? WHERE id = ?", [(attempt, message_id) for message_id in members])
+    batches.keep_only(vault, envelope_id, members)
 
 
 def _enqueue(
@@ -274,10 +281,15 @@ def abandon(here: Here, ids: Sequence[MessageId], error: AimessageError) -> set[
     given_up = set()
     with here.vault.transaction() as vault:
         for message_id in ids:
-            sealed = vault.run("SELECT length(sealed) FROM outbox WHERE id = ?", (message_id,)).fetchone()
-            if sealed is None or not sealed[0]:
+            found = vault.run(
+                "SELECT id = ?1, sealed = x'' FROM outbox "
+                "WHERE id = ?1 OR id = (SELECT batch FROM sent WHERE sent.id = ?1)",
+                (message_id,),
+            ).fetchone()
+            is_unsealed = found is not None and all(found)
+            if found is None or is_unsealed:
                 given_up.add(message_id)
-            if sealed is not None and not sealed[0]:
+            if is_unsealed:
                 fates.settle(here, vault, message_id, "refused", error.code)
                 # Nothing left: the key is free.
                 vault.run("UPDATE sent SET idempotency = NULL WHERE id = ?", (message_id,))

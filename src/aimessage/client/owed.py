@@ -8,7 +8,17 @@ from aimessage.e2ee.bodies import Receipts
 from aimessage.e2ee.reports import encode_receipts
 from aimessage.types import MessageId, Username
 
-__all__ = ["Owed", "forget_all", "owe_receipt", "owe_receipts", "owe_retry", "owed_to", "report_of", "were_told"]
+__all__ = [
+    "Owed",
+    "forget_all",
+    "is_unasked",
+    "owe_receipt",
+    "owe_receipts",
+    "owe_retry",
+    "owed_to",
+    "report_of",
+    "were_told",
+]
 
 Owed = tuple[MessageId, int]
 """A message and the fate of it that its sender is to hear of, with `Receipts.SOON` if somebody waits for that."""
@@ -53,6 +63,12 @@ def owe_retry(vault: Transaction, peer: Username, message_id: MessageId, now_ms:
     """Note that *peer* is to be asked for this message again; return False if it already was: once is enough."""
     cursor = vault.run("INSERT OR IGNORE INTO retries (peer, id, at) VALUES (?, ?, ?)", (peer, message_id, now_ms))
     return cursor.rowcount > 0
+
+
+def is_unasked(vault: Transaction, peer: Username, message_id: MessageId) -> bool:
+    """Return whether *peer* is still to be asked for this message again."""
+    sql = "SELECT 1 FROM retries WHERE peer = ? AND id = ? AND asked = 0"
+    return vault.run(sql, (peer, message_id)).fetchone() is not None
 
 
 def forget_all(vault: Transaction, peer: Username) -> None:

@@ -9,6 +9,7 @@ from aimessage.wire.frames import CaughtUp, Deliver, RelayFrame
 __all__ = ["Pushes"]
 
 _MOST = 4096  # frames that wait to be taken in; a relay's window is 1 000 of them
+_MOST_BYTES = 192 << 10  # sealed, that are taken in at once: a few batches
 
 
 class Pushes:
@@ -35,13 +36,18 @@ class Pushes:
         self._wake()
 
     async def take(self, most: int) -> list[RelayFrame]:
-        """Return what has come, at least one frame and up to *most*. Raises what the link was lost to."""
+        """Return what has come, at least one frame, up to *most* and not too long. Raises what the link was lost to."""
         while not self._frames:
             if self._lost is not None:
                 raise self._lost
             self._taker = asyncio.get_running_loop().create_future()
             await self._taker
-        return [self._frames.popleft() for _ in range(min(most, len(self._frames)))]
+        taken, size = list[RelayFrame](), 0
+        while self._frames and len(taken) < most and size < _MOST_BYTES:
+            frame = self._frames.popleft()
+            size += len(frame.sealed) if isinstance(frame, Deliver) else 0
+            taken.append(frame)
+        return taken
 
     def _wake(self) -> None:
         if self._taker is not None and not self._taker.done():

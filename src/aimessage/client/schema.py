@@ -75,5 +75,13 @@ ALTER TABLE inbox ADD COLUMN trouble TEXT;
 CREATE INDEX inbox_sender ON inbox (sender, state);
 """
 
-SCHEMA_STEPS: Final = (_FIRST, _DELIVERY, _MANNERS)
+_BATCHES: Final = """
+CREATE TABLE batches (row INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, peer TEXT NOT NULL, pin BLOB,
+    at INTEGER NOT NULL, members BLOB NOT NULL, bodies BLOB NOT NULL);
+ALTER TABLE sent ADD COLUMN batch BLOB;
+ALTER TABLE inbox ADD COLUMN envelope BLOB;
+CREATE INDEX inbox_envelope ON inbox (sender, envelope) WHERE held = 1 AND envelope IS NOT NULL;
+"""
+
+SCHEMA_STEPS: Final = (_FIRST, _DELIVERY, _MANNERS, _BATCHES)
 SCHEMA_VERSION: Final = len(SCHEMA_STEPS)

@@ -4,28 +4,29 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from aimessage.client import fates
+from aimessage.client import batches, fates
 from aimessage.client.account import Here
-from aimessage.client.owed import Owed, owed_to, report_of, were_told
+from aimessage.client.line import Entry, Line
 from aimessage.client.pins import pin_of
 from aimessage.client.transaction import Peer, Transaction
-from aimessage.e2ee.bodies import Body, decode_body, encode_body, spare_bytes
+from aimessage.e2ee.bodies import MOST_PARTS, decode_body, encode_body
 from aimessage.e2ee.fingerprint import require_match
 from aimessage.e2ee.identity import Identity
-from aimessage.e2ee.reports import receipts_within
 from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
 
-__all__ = ["Line", "Lot", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
+__all__ = ["Lot", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
 
 _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
-_TAKEN_ALONG = 64  # receipts: more than the longest padding holds
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One row of the outbox; *body* is that of control mail that is not sealed yet, *prefix* a fingerprint's."""
+    """One row of the outbox; *body* is that of control mail that is not sealed yet, *prefix* a fingerprint's.
+
+    *members* are the ids of a batch's messages, one behind the other.
+    """
 
     row: int
     id: MessageId
@@ -35,42 +36,18 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     sealed: bytes
     body: bytes | None
     prefix: str | None
+    members: bytes | None
 
+    @property
+    def ids(self) -> list[MessageId]:
+        """The messages in this envelope."""
+        return [self.id] if self.members is None else batches.split(self.members)
 
-class Line:
-    """What one commit saves for one recipient and seals at once: whatever was saved before it is sealed already."""
-
-    def __init__(self, vault: Transaction, peer: Peer) -> None:
-        self._vault = vault
-        self._peer = peer
-        self._vault_id = vault.vault_id()
-        self.pin = pin_of(peer.conversation.identity)
-        self._owed = owed_to(vault, peer.name, _TAKEN_ALONG)
-        self._told: list[Owed] = []
-
-    def seal(self, message_id: MessageId, body: Body) -> tuple[bytes, bytes]:
-        """Return the padded body in its place of our order, and that sealed for the wire."""
-        peer = self._peer
-        peer.sent_sequence += 1
-        body = msgspec.structs.replace(body, vault_id=self._vault_id, sequence=peer.sent_sequence)
-        if self._owed and not body.expires_at:  # a message that ends early would take them with it
-            body = self._with_receipts(body)
-        padded = encode_body(body)
-        peer.conversation, sealed = peer.conversation.seal(message_id, 0, padded, entropy=self._vault.draw)
-        return padded, sealed
-
-    def _with_receipts(self, body: Body) -> Body:
-        """Return *body* with as many receipts as its padding has room for: it is not longer on its way."""
-        count = receipts_within(spare_bytes(body))
-        told, self._owed = self._owed[:count], self._owed[count:]
-        self._told += told
-        return msgspec.structs.replace(body, report=report_of(told)) if told else body
-
-    def end(self) -> None:
-        """Keep how far the session has gone and which receipts went along, in the commit that keeps what was sealed."""
-        self._vault.save_peer(self._peer)
-        if self._told:
-            were_told(self._vault, self._peer.name, self._told)
+    @property
+    def may_share(self) -> bool:
+        """Whether this message may travel with its neighbours: it has not been sealed, and nothing sets it apart."""
+        is_first = not self.sealed and not self.attempt and self.mail_class == MailClass.MESSAGE
+        return is_first and not self.expires_at and self.prefix is None and self.members is None
 
 
 def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | None:
@@ -145,18 +122,26 @@ def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class
     peer = vault.peer(here.address(recipient))
     if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
         refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
-    before = peer.conversation
-    rows = [row if row.sealed else _seal(vault, peer, row)
-            for row in _within_bytes(_oldest(vault, recipient, mail_class, count))]  # fmt: skip
+    before, is_mail = peer.conversation, mail_class == MailClass.MESSAGE
+    rows, run = list[Row](), list[Row]()
+    for row in _within_bytes(_oldest(vault, recipient, mail_class, max(count, MOST_PARTS) if is_mail else count)):
+        if row.may_share:
+            run.append(row)
+        else:
+            rows += _seal_run(vault, peer, run)
+            rows.append(row if row.sealed else _seal(vault, peer, row))
+            run = []
+    rows += _seal_run(vault, peer, run)
     if peer.conversation is not before:
         vault.save_peer(peer)
-    return rows
+    return rows[:count]
 
 
 def _oldest(vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
     found = vault.run(
-        "SELECT row, id, attempt, mail_class, expires_at, sealed, body, prefix FROM outbox "
-        "WHERE peer = ? AND mail_class = ? ORDER BY row LIMIT ?",
+        "SELECT outbox.row, outbox.id, outbox.attempt, mail_class, expires_at, sealed, body, prefix, members "
+        "FROM outbox LEFT JOIN batches ON batches.id = outbox.id "
+        "WHERE outbox.peer = ? AND mail_class = ? ORDER BY outbox.row LIMIT ?",
         (recipient, int(mail_class), count),
     )
     return [Row(*columns) for columns in found.fetchall()]
@@ -183,6 +168,9 @@ def _by_the_relays_clock(row: Row, offset: int) -> int:
 def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
     if row.body is not None:
         body = vault.unseal("outbox.body", row.id, row.body)
+    elif row.members is not None:
+        body = batches.padded_of(vault, row.id) or b""
+        batches.require_pin(vault, row.id, pin_of(peer.conversation.identity))
     else:
         body = _numbered(vault, peer, row.id)
         # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
@@ -190,6 +178,33 @@ def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
     peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=vault.draw)
     vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
     return msgspec.structs.replace(row, sealed=sealed)
+
+
+def _seal_run(vault: Transaction, peer: Peer, rows: Sequence[Row]) -> list[Row]:
+    """Seal neighbours, in as few envelopes as hold them. An envelope takes the first place of what is in it."""
+    if len(rows) == 1:
+        return [_seal(vault, peer, rows[0])]
+    if not rows:
+        return []
+    line, entries, sealed = Line(vault, peer), list[Entry](), list[Row]()
+    for row in rows:
+        (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (row.id,)).fetchone()
+        entries.append(Entry(row.id, decode_body(vault.unseal("sent.body", row.id, stored))))
+        line.add(entries[-1])
+    line.end()
+    vault.run_many(
+        "UPDATE sent SET body = ?, batch = ?, pin = ? WHERE id = ?",
+        [(entry.kept, entry.batch, line.pin, entry.id) for entry in entries],
+    )
+    at = 0
+    for leaf in line.leaves:
+        first, others = rows[at], rows[at + 1 : at + leaf.count]
+        vault.run_many("DELETE FROM outbox WHERE row = ?", [(row.row,) for row in others])
+        vault.run("UPDATE outbox SET id = ?, sealed = ? WHERE row = ?", (leaf.id, leaf.sealed, first.row))
+        members = batches.joined(row.id for row in (first, *others)) if others else None
+        sealed.append(msgspec.structs.replace(first, id=leaf.id, sealed=leaf.sealed, members=members))
+        at += leaf.count
+    return sealed
 
 
 def _numbered(vault: Transaction, peer: Peer, message_id: MessageId) -> bytes:

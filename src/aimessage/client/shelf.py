@@ -36,7 +36,7 @@ ASKED_MS = 60_000
 _VAULTS = 8  # of one sender whose order is remembered
 _MOVED = (
     "sender, id, attempt, kind, received_at, consumer, content, flags, wants, held, answers, vault, sequence, "
-    "redelivered"
+    "redelivered, envelope"
 )
 
 
@@ -52,8 +52,8 @@ class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Arrival(msgspec.Struct, gc=False):
     """One new row. *wants*: receipts that its sender asked for; *held*: the relay's copy lives until it is handled.
 
-    *answers* is the id of the message that it answers; *due* ends the states `held` and `asked`, in milliseconds since
-    1970.
+    *answers* is the id of the message that it answers, *envelope* that of the batch in which it came. *due* ends the
+    states `held` and `asked`, in milliseconds since 1970.
     """
 
     sender: Username
@@ -71,6 +71,7 @@ class Arrival(msgspec.Struct, gc=False):
     held: bool = False
     answers: bytes = b""
     consumer: str | None = None
+    envelope: bytes | None = None
 
 
 def put(vault: Transaction, arrival: Arrival) -> int:
@@ -79,11 +80,11 @@ def put(vault: Transaction, arrival: Arrival) -> int:
     content = vault.seal("inbox.content", key, msgspec.msgpack.encode(arrival.content))
     cursor = vault.run(
         "INSERT INTO inbox (sender, id, attempt, kind, state, received_at, content, flags, sequence, due, wants, held, "
-        "answers, vault, consumer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "answers, vault, consumer, envelope) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(arrival.sender, arrival.id, arrival.attempt, arrival.kind, arrival.state, arrival.received_at, content),
             *(arrival.flags, arrival.sequence, arrival.due, arrival.wants, int(arrival.held)),
-            *(arrival.answers, arrival.vault, arrival.consumer),
+            *(arrival.answers, arrival.vault, arrival.consumer, arrival.envelope),
         ),
     )
     return int(cursor.lastrowid or 0)
