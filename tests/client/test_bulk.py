@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aimessage.client import Agent, Letter, Message, Sent, Settings, connect, fates
+from aimessage.client import Agent, Letter, Message, Sent, Settings, connect, dispatch, fates
 from aimessage.errors import (
     AimessageError,
     BadValue,
@@ -20,7 +20,7 @@ from aimessage.errors import (
     VaultUnavailable,
 )
 from aimessage.types import MessageId
-from support.machines import QUIET, enrolled, heard
+from support.machines import QUIET, enrolled, eventually, heard
 from support.relay import running_relay
 
 MANY = 700
@@ -219,11 +219,34 @@ async def test_a_vault_that_fails_between_saving_and_sending_names_what_it_keeps
         alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
         async with connect(alice) as me:
 
-            def failing(*_: object) -> list[MessageId]:
+            def failing(*_: object, **__: object) -> list[MessageId]:
                 raise VaultUnavailable("the vault cannot be used now: disk I/O error")
 
             with monkeypatch.context() as broken:
+                broken.setattr(dispatch, "take_ready", failing)
                 broken.setattr(fates, "waiting_among", failing)
                 outcomes = await me.send_all([("bobby", "one"), ("bobby", "two")])
-        named = [each.message_id for each in outcomes if isinstance(each, VaultUnavailable) and each.hint]
-        assert [message.id for message in await heard(bobby, 2)] == named
+                with pytest.raises(VaultUnavailable) as raised:
+                    await me.send("bobby", "three")
+            named = [each.message_id for each in outcomes if isinstance(each, VaultUnavailable) and each.hint]
+            named += [raised.value.message_id, (await me.send("bobby", "four")).id]
+        assert [message.id for message in await heard(bobby, 4)] == named
+
+
+async def test_an_agent_that_is_closed_keeps_what_has_not_left_and_says_so(tmp_path: Path) -> None:
+    stored = {"store": "rocksdb", "db_path": str(tmp_path / "relay")}
+    async with running_relay(tmp_path, **stored, **QUIET) as url:
+        alice, bobby = await enrolled(tmp_path, url, "alice", "bobby")
+    async with connect(alice) as me:  # the relay is away
+        sending = [asyncio.create_task(me.send("bobby", text)) for text in ("one", "two")]
+
+        async def both_are_saved() -> bool:
+            return len([entry for entry in me.history() if entry.sent]) == 2
+
+        await eventually(both_are_saved)
+    kept = await asyncio.gather(*sending, return_exceptions=True)
+    named = [each.message_id for each in kept if isinstance(each, Temporary) and str(each.message_id) in str(each.hint)]
+    async with running_relay(tmp_path, port=url.rpartition(":")[2], **stored, **QUIET):
+        async with connect(alice) as me:
+            named.append((await me.send("bobby", "three")).id)
+        assert [message.id for message in await heard(bobby, 3)] == named

@@ -47,7 +47,7 @@ class Agent(LocalAgent):
         self._connection = Connection(here)
         self._changes = Changes(here.vault)
         self._sender = Sender(here, self._connection)
-        self._saving = SharedSaving(here, self._connection)
+        self._saving = SharedSaving(here, self._connection, self._sender)
         self._bulk = Bulk(here, self._connection, self._sender)
         self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
 
@@ -58,6 +58,7 @@ class Agent(LocalAgent):
 
     def close(self) -> None:
         """Close the link and the vault."""
+        self._saving.close()
         self._sender.close()
         self._connection.close()
         self._here.close()
@@ -141,11 +142,8 @@ class Agent(LocalAgent):
     async def _send(self, to: str, letter: Letter, wait_for: str, limit: timedelta) -> Sent:
         until = asyncio.get_running_loop().time() + limit.total_seconds()
         draft = self._sender.draft(to, letter)
-        message_id = await self._saving.save(draft)
-        recipient = draft.recipient
-        sent = Sent(
-            message_id_text(message_id), recipient, await self._sender.accepted(recipient, message_id, limit), self
-        )
+        message_id, fate = await self._saving.bring(draft, limit)
+        sent = Sent(message_id_text(message_id), draft.recipient, fate, self)
         if FATES[sent.state] >= FATES[wait_for]:
             return sent
         left = max(0.0, until - asyncio.get_running_loop().time())

@@ -9,14 +9,12 @@ from aimessage.client.account import Here
 from aimessage.client.connection import Connection
 from aimessage.client.links import MOST_AT_ONCE
 from aimessage.client.outbox import Draft
-from aimessage.client.sender import Sender, told_as_kept
+from aimessage.client.sender import Brought, Sender
 from aimessage.errors import AimessageError
 from aimessage.types import MessageId, Username
 
-__all__ = ["Brought", "Bulk"]
+__all__ = ["Bulk"]
 
-Brought = tuple[MessageId, str]
-"""The id and the fate of a message that was saved."""
 _AHEAD = 2  # lots that are saved while an earlier one is on its way
 _AT_ONCE = 16  # recipients of one lot; each takes a lock
 
@@ -67,21 +65,9 @@ class Bulk:
 
         async def bring(recipient: Username, ids: list[MessageId]) -> None:
             async with self._room:
-                outcomes.update(zip(ids, await self._brought(recipient, ids, limit), strict=True))
+                outcomes.update(zip(ids, await self._sender.brought_each(recipient, ids, limit), strict=True))
 
         async with asyncio.TaskGroup() as group:
             for recipient, ids in of_recipients.items():
                 group.create_task(bring(recipient, ids))
         return [result if isinstance(result, AimessageError) else outcomes[result] for result in saved]
-
-    async def _brought(
-        self, recipient: Username, ids: Sequence[MessageId], limit: timedelta
-    ) -> list[Brought | AimessageError]:
-        try:
-            told = await self._sender.brought_all(recipient, ids, limit)
-        except AimessageError as error:  # the vault's, in which they are saved
-            return [told_as_kept(error, message_id) for message_id in ids]
-        return [
-            fate if isinstance(fate, AimessageError) else (message_id, fate)
-            for message_id, fate in zip(ids, told, strict=True)
-        ]

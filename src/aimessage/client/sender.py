@@ -20,7 +20,10 @@ from aimessage.types import MessageId, Username, message_id_text
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Reach", "Sender", "told_as_kept"]
+__all__ = ["Brought", "Reach", "Sender", "told_as_kept"]
+
+Brought = tuple[MessageId, str]
+"""The id and the fate of a message that was saved."""
 
 _PAY_SECONDS = 2.0
 _LOOK_SECONDS = 2.0
@@ -68,22 +71,28 @@ class Sender:
         Raises what the message ended with; Temporary or MailboxFull with the id: it is kept.
         """
         fate = await self.brought(recipient, message_id, limit)
-        now = self._here.clock.monotonic()
-        if now >= self._look_again:  # now and then: every one of many sends would find the same
-            self._look_again = now + _LOOK_SECONDS
-            await self.clear(but=recipient)
+        await self.clear_at_times(but=recipient)
         return fate
+
+    async def clear_at_times(self, *, but: Username) -> None:
+        """Send what earlier commands left, now and then: every one of many sends would find the same."""
+        now = self._here.clock.monotonic()
+        if now >= self._look_again:
+            self._look_again = now + _LOOK_SECONDS
+            await self.clear(but=but)
 
     async def brought(self, recipient: Username, message_id: MessageId, limit: timedelta) -> str:
         """Do what `accepted` does, but for what others have left: that is the caller's to `clear`."""
         last: AimessageError = RelayUnreachable("the relay did not answer in time")
+        accepted: set[MessageId] = set()
         fate = "waiting"
         delays = Delays()
         with contextlib.suppress(TimeoutError):
             async with self._here.waiting.within(limit.total_seconds()):
                 while True:
                     try:
-                        fate = await self._try(recipient, message_id)
+                        await self._try(recipient, message_id, accepted)
+                        fate = "accepted" if message_id in accepted else fates.fate_of(self._here, message_id)
                         break
                     except Temporary as error:
                         last = error
@@ -110,13 +119,13 @@ class Sender:
         """
         here, delays = self._here, Delays()
         trouble: AimessageError = RelayUnreachable("the relay did not answer in time")
-        waiting = list(ids)
+        waiting, accepted = list(ids), set[MessageId]()
         with contextlib.suppress(TimeoutError):
             async with here.waiting.within(limit.total_seconds()):
                 while waiting:
                     first, is_over = waiting[0], True
                     try:
-                        await self._try(recipient, first)
+                        await self._try(recipient, first, accepted)
                     except Temporary as error:
                         trouble = error
                         delay = next(delays)
@@ -124,10 +133,26 @@ class Sender:
                         is_over = False
                     except AimessageError as error:  # its own end, or the trouble of all of them
                         trouble = error
-                    waiting = fates.waiting_among(here, waiting)
+                    waiting = [each for each in waiting if each not in accepted]
+                    waiting = fates.waiting_among(here, waiting) if waiting else []
                     if is_over and first in waiting:
                         break
+        if accepted.issuperset(ids):
+            return ["accepted"] * len(ids)
         return self._told(ids, waiting, trouble)
+
+    async def brought_each(
+        self, recipient: Username, ids: Sequence[MessageId], limit: timedelta
+    ) -> list[Brought | AimessageError]:
+        """Return of each message its id and its fate, or what `brought` raises of it; trouble of the vault, too."""
+        try:
+            told = await self.brought_all(recipient, ids, limit)
+        except AimessageError as error:  # the vault's, in which they are saved
+            return [told_as_kept(error, message_id) for message_id in ids]
+        return [
+            fate if isinstance(fate, AimessageError) else (message_id, fate)
+            for message_id, fate in zip(ids, told, strict=True)
+        ]
 
     def _told(
         self, ids: Sequence[MessageId], waiting: Sequence[MessageId], trouble: AimessageError
@@ -171,23 +196,22 @@ class Sender:
         for task in self._paying:
             task.cancel()
 
-    async def _try(self, recipient: Username, message_id: MessageId) -> str:
+    async def _try(self, recipient: Username, message_id: MessageId, accepted: set[MessageId]) -> None:
+        """Have what waits for *recipient* sent, this message too; add to *accepted* what the relay has taken."""
         here, name = self._here, f"send-{recipient}"
         async with here.waiting.turn(name, key=message_id) as is_mine:  # whoever is first sends what others have saved
             if not is_mine:
-                return "accepted"
+                accepted.add(message_id)
+                return
             # What has left already needs no link; with one, the look into the outbox tells as much.
-            if not self._connection.is_open and (fate := fates.fate_of(here, message_id)) != "waiting":
-                return fate
-            accepted: set[MessageId] = set()
+            if not self._connection.is_open and fates.fate_of(here, message_id) != "waiting":
+                return
 
             def on_accepted(ids: AbstractSet[MessageId]) -> None:
                 here.waiting.spare(name, ids)
-                if message_id in ids:
-                    accepted.add(message_id)
+                accepted.update(ids)
 
             await work_off(here, await self._connection.link(), recipient, on_accepted=on_accepted)
-        return "accepted" if accepted else fates.fate_of(here, message_id)
 
     async def clear(self, *, but: Username | None = None) -> None:
         """Send what earlier commands left, if that is quick, *but* for one peer; its troubles are nobody's here."""

@@ -89,7 +89,7 @@ class Resident:
         self._files = _files(here.profile)
         self._connection = Connection(here)
         self._sender = Sender(here, self._connection)
-        self._saving = SharedSaving(here, self._connection)
+        self._saving = SharedSaving(here, self._connection, self._sender)
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._trouble: AimessageError | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -130,6 +130,7 @@ class Resident:
 
     def close(self) -> None:
         """Close link and vault."""
+        self._saving.close()
         self._sender.close()
         self._connection.close()
         self._here.close()
