@@ -11,6 +11,7 @@ from aimessage.e2ee.bodies import Body, batch_of, decode_body, encode_body, part
 from aimessage.types import MessageId, Username
 
 __all__ = [
+    "are_kept",
     "believed",
     "body_of",
     "forget",
@@ -52,6 +53,11 @@ def keep(
 def keep_only(vault: Transaction, batch_id: MessageId, ids: Sequence[MessageId]) -> None:
     """From now on the batch is of these messages; of the others nothing is sealed anew. Harmless for what is none."""
     vault.run("UPDATE batches SET members = ? WHERE id = ?", (joined(ids), batch_id))
+
+
+def are_kept(vault: Transaction) -> bool:
+    """Return whether there is any batch."""
+    return vault.run("SELECT 1 FROM batches LIMIT 1").fetchone() is not None
 
 
 def members_of(vault: Transaction, message_id: MessageId) -> list[MessageId]:

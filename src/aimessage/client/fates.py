@@ -125,7 +125,8 @@ def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, ids: Sequen
 
     It is believed only of what was sealed for that identity.
     """
-    whole, members = batches.believed(vault, peer, pin, ids)
+    are_kept = batches.are_kept(vault)
+    whole, members = batches.believed(vault, peer, pin, ids) if are_kept else ([], [])
     beyond = ", ".join(f"'{each}'" for each, rank in FATES.items() if rank >= FATES[fate])
     believed = f"id = ?1 AND peer = ?2 AND pin = ?3 AND fate NOT IN ({beyond})"
     alone = [each for each in ids if each not in whole]
@@ -139,8 +140,9 @@ def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, ids: Sequen
         f"WHERE {believed}",
         [(message_id, peer, pin, fate, now_ms) for message_id in (*alone, *members)],
     )
-    batches.forget(vault, whole)
-    batches.strike(vault, [message_id for message_id, known, _ in _among(vault, alone) if known in _ARRIVED])
+    if are_kept:
+        batches.forget(vault, whole)
+        batches.strike(vault, [message_id for message_id, known, _ in _among(vault, alone) if known in _ARRIVED])
 
 
 def expire(here: Here, relay_ms: int) -> None:
