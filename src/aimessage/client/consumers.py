@@ -11,6 +11,7 @@ from aimessage.client.message import Frame, Message, incoming
 from aimessage.client.owed import owe_receipt, owe_receipts
 from aimessage.client.pins import identity_of_pin
 from aimessage.client.shelf import Content
+from aimessage.client.spans import spans
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Receipts
 from aimessage.e2ee.fingerprint import fingerprint
@@ -205,8 +206,8 @@ def _show(vault: Transaction, owner: str | None, rows: Iterable[int], *, until_h
         if held and not until_handled:  # the one who took it in waited for this
             owe_receipt(vault, sender, message_id, wants, Receipts.DELIVERED)
     if not until_handled:
-        shown = [(columns[0],) for columns in theirs]
-        vault.run_many("UPDATE inbox SET state = 'shown', consumer = NULL WHERE row = ?", shown)
+        shown = spans(columns[0] for columns in theirs)
+        vault.run_many("UPDATE inbox SET state = 'shown', consumer = NULL WHERE row BETWEEN ? AND ?", shown)
 
 
 def acknowledge(here: Here, message_id: MessageId) -> Username:

@@ -11,6 +11,7 @@ import msgspec
 from aimessage.client import batches
 from aimessage.client.account import Here
 from aimessage.client.letter import Summary
+from aimessage.client.spans import spans_of_ids
 from aimessage.client.transaction import Transaction
 from aimessage.clock import timestamp
 from aimessage.e2ee.bodies import Receipts, decode_body
@@ -105,12 +106,14 @@ def settle_accepted(here: Here, vault: Transaction, rows: Sequence[int], accepte
     That is in milliseconds since 1970, 0 for unknown.
     """
     vault.run_many("DELETE FROM outbox WHERE row = ?", [(row,) for row in rows])
-    now_ms = here.now_ms
+    now_ms, of_times = here.now_ms, dict[int, list[MessageId]]()
+    for message_id, relay_due in accepted.items():
+        of_times.setdefault(relay_due, []).append(message_id)
     vault.run_many(
-        "UPDATE sent SET fate = 'accepted', code = NULL, changed_at = ?, owner = NULL, "
+        "UPDATE sent SET fate = 'accepted', code = NULL, changed_at = ?1, owner = NULL, "
         "relay_due = CASE WHEN ?2 > 0 THEN ?2 ELSE relay_due END "
-        "WHERE id = ?3 AND fate NOT IN ('delivered', 'read', 'handled')",  # a receipt may overtake the answer
-        [(now_ms, relay_due, message_id) for message_id, relay_due in accepted.items()],
+        "WHERE id BETWEEN ?3 AND ?4 AND fate NOT IN ('delivered', 'read', 'handled')",  # a receipt may come first
+        [(now_ms, relay_due, *span) for relay_due, ids in of_times.items() for span in spans_of_ids(ids)],
     )
 
 
@@ -128,17 +131,16 @@ def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, ids: Sequen
     are_kept = batches.are_kept(vault)
     whole, members = batches.believed(vault, peer, pin, ids) if are_kept else ([], [])
     beyond = ", ".join(f"'{each}'" for each, rank in FATES.items() if rank >= FATES[fate])
-    believed = f"id = ?1 AND peer = ?2 AND pin = ?3 AND fate NOT IN ({beyond})"
+    believed = f"id BETWEEN ?1 AND ?2 AND peer = ?3 AND pin = ?4 AND fate NOT IN ({beyond})"
     alone = [each for each in ids if each not in whole]
     vault.run_many(  # most have left it long ago
-        f"DELETE FROM outbox WHERE id = ?1 AND EXISTS (SELECT 1 FROM sent WHERE {believed})",  # noqa: S608 - constants
-        [(message_id, peer, pin) for message_id in alone],
+        f"DELETE FROM outbox WHERE id IN (SELECT id FROM sent WHERE {believed})",  # noqa: S608 - constants
+        [(*span, peer, pin) for span in spans_of_ids(alone)],
     )
-    now_ms = here.now_ms
     vault.run_many(
-        "UPDATE sent SET fate = ?4, code = NULL, changed_at = ?5, owner = NULL, body = NULL "  # noqa: S608 - constants
+        "UPDATE sent SET fate = ?5, code = NULL, changed_at = ?6, owner = NULL, body = NULL "  # noqa: S608 - constants
         f"WHERE {believed}",
-        [(message_id, peer, pin, fate, now_ms) for message_id in (*alone, *members)],
+        [(*span, peer, pin, fate, here.now_ms) for span in spans_of_ids((*alone, *members))],
     )
     if are_kept:
         batches.forget(vault, whole)
