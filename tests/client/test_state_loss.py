@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from aimessage.client import Settings, connect, control, restore, shelf
 from aimessage.client.account import Here, open_here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
-from aimessage.client.consumers import Filter, claim
+from aimessage.client.consumers import Filter, asked_among, claim, settled_among
 from aimessage.client.fates import rise
 from aimessage.client.handover import Handover
 from aimessage.client.inbox import take_in
@@ -23,6 +24,7 @@ from aimessage.e2ee.reports import encode_retry
 from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username, parse_message_id
 from aimessage.wire.frames import Deliver, Done, StoreState
+from support.island import Island, Islander
 from support.machines import QUIET, Machine, eventually, heard
 from support.relay import running_relay
 
@@ -277,3 +279,27 @@ async def test_what_is_given_up_before_it_leaves_is_no_gap(tmp_path: Path) -> No
                 await me.send(wrong, "never left")
             await me.send("bobby", "two")
         assert [(message.text, message.flags) for message in await bobby.heard(2)] == [("one", ()), ("two", ())]
+
+
+def test_the_relays_copy_of_what_did_not_open_stays_until_its_sender_was_asked(tmp_path: Path) -> None:
+    island = Island()
+    alice, bobby = Islander("alice", tmp_path, island), Islander("bobby", tmp_path, island)
+    message_id = alice.save("bobby", "hello")
+    alice.flush()
+    bobby.lose_vault()
+    mail, key = island.mailboxes["bobby"], ("alice", message_id)
+    assert bobby.receive(mail) == []
+    island.clock.pass_by(timedelta(seconds=61))
+    bobby.read()
+    assert [message.type for message in bobby.shown] == ["undecryptable"]
+    assert bobby.receive(mail) == [] and settled_among(bobby.here, [key]) == set()
+    assert asked_among(bobby.here, [key]) == {key}  # its copy counts among those that may be let go for want of room
+    bobby.flush()
+    assert bobby.receive(mail) == mail and settled_among(bobby.here, [key]) == {key}
+    alice.receive(island.mailboxes["alice"])
+    alice.flush()
+    bobby.receive(island.mailboxes["bobby"])
+    bobby.read()
+    assert bobby.shown[-1].text == "hello"
+    alice.here.close()
+    bobby.here.close()

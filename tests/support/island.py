@@ -19,6 +19,7 @@ from aimessage.client.prekeys import new_bundle, next_epoch
 from aimessage.client.profile import Profile, make_directory
 from aimessage.client.vault import Vault
 from aimessage.crypto.random import system_entropy
+from aimessage.e2ee.bodies import BODY_BYTES
 from aimessage.e2ee.identity import Token, open_account
 from aimessage.errors import LinkLost
 from aimessage.types import Address, MessageId, RelayId, SecretBytes, Username
@@ -192,6 +193,11 @@ class IslandLink:
         found = await self.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
         assert isinstance(found, BundleAnswer)
         return found
+
+    @property
+    def body_bytes(self) -> int:
+        """As every relay of ours, unless it was told otherwise."""
+        return BODY_BYTES
 
     def room(self, *, receipts: bool = False) -> int:
         """Several at once, so that a lot can be lost in its middle."""

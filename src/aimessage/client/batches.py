@@ -6,6 +6,8 @@ batch for good: what is sealed again carries those of its messages that are stil
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, batch_of, decode_body, encode_body, parts_of
 from aimessage.types import MessageId, Username
@@ -15,14 +17,14 @@ __all__ = [
     "believed",
     "body_of",
     "forget",
+    "forget_old",
     "joined",
     "keep",
-    "keep_only",
     "members_of",
-    "padded_of",
-    "require_pin",
+    "sealed_for",
     "split",
     "strike",
+    "unpack",
 ]
 
 _ID_BYTES = 16
@@ -50,32 +52,21 @@ def keep(
     )
 
 
-def keep_only(vault: Transaction, batch_id: MessageId, ids: Sequence[MessageId]) -> None:
-    """From now on the batch is of these messages; of the others nothing is sealed anew. Harmless for what is none."""
-    vault.run("UPDATE batches SET members = ? WHERE id = ?", (joined(ids), batch_id))
-
-
 def are_kept(vault: Transaction) -> bool:
     """Return whether there is any batch."""
     return vault.run("SELECT 1 FROM batches LIMIT 1").fetchone() is not None
 
 
 def members_of(vault: Transaction, message_id: MessageId) -> list[MessageId]:
-    """Return the messages of the batch with this id; of what is no batch, the message itself."""
+    """Return the messages in the envelope with this id, as it was sealed last; of what is no batch, itself."""
     row = vault.run("SELECT members FROM batches WHERE id = ?", (message_id,)).fetchone()
     return split(row[0]) if row else [message_id]
 
 
-def padded_of(vault: Transaction, batch_id: MessageId) -> bytes | None:
-    """Return the padded body of a batch, with those of its messages that are not over; None if there is none."""
-    row = vault.run("SELECT bodies FROM batches WHERE id = ?", (batch_id,)).fetchone()
-    return vault.unseal(_PLACE, batch_id, row[0]) if row and row[0] else None
-
-
 def body_of(vault: Transaction, batch_id: MessageId, message_id: MessageId) -> Body | None:
     """Return the body of one message of a batch, unless it has been erased."""
-    padded = padded_of(vault, batch_id)
-    return dict(parts_of(decode_body(padded))).get(message_id) if padded else None
+    row = vault.run("SELECT bodies FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    return dict(_opened(vault, batch_id, row[0])).get(message_id) if row else None
 
 
 def believed(
@@ -90,28 +81,63 @@ def believed(
     return [MessageId(row[0]) for row in rows], [each for row in rows for each in split(row[1])]
 
 
-def require_pin(vault: Transaction, batch_id: MessageId, pin: bytes | None) -> None:
-    """Note for which identity a batch, and each message in it, has now been sealed."""
-    vault.run("UPDATE batches SET pin = ? WHERE id = ?", (pin, batch_id))
-    members = members_of(vault, batch_id)
+def sealed_for(vault: Transaction, batch_id: MessageId, pin: bytes | None) -> bytes:
+    """Return the padded body of a batch that is now sealed anew, for the identity *pin*, with what of it is not over.
+
+    From now on its envelope is of these messages. The caller's duty: there are some.
+    """
+    (sealed,) = vault.run("SELECT bodies FROM batches WHERE id = ?", (batch_id,)).fetchone()
+    members = [message_id for message_id, _ in _opened(vault, batch_id, sealed)]
+    vault.run("UPDATE batches SET pin = ?, members = ? WHERE id = ?", (pin, joined(members), batch_id))
     vault.run_many("UPDATE sent SET pin = ? WHERE id = ?", [(pin, message_id) for message_id in members])
+    return vault.unseal(_PLACE, batch_id, sealed)
 
 
 def strike(vault: Transaction, ids: Sequence[MessageId]) -> None:
     """These messages are over: what is kept of them in batches is erased."""
     marks = ", ".join("?" * len(ids))
     rows = vault.run(
-        f"SELECT id, bodies FROM batches WHERE id IN (SELECT batch FROM sent WHERE id IN ({marks}))",  # noqa: S608 - marks
+        f"SELECT id, members, bodies FROM batches WHERE id IN (SELECT batch FROM sent WHERE id IN ({marks}))",  # noqa: S608 - marks
         ids,
     ).fetchall()
-    for batch_id, sealed in rows:
-        kept = parts_of(decode_body(vault.unseal(_PLACE, batch_id, sealed))) if sealed else []
-        left = [each for each in kept if each[0] not in ids]
-        if not left:
+    struck = set(ids)
+    for batch_id, members, sealed in rows:
+        kept = _opened(vault, batch_id, sealed)
+        left = [each for each in kept if each[0] not in struck]
+        if left:
+            if len(left) < len(kept):
+                report = decode_body(vault.unseal(_PLACE, batch_id, sealed)).report
+                batch = msgspec.structs.replace(batch_of(left), report=report)
+                bodies = vault.seal(_PLACE, batch_id, encode_body(batch))
+                vault.run("UPDATE batches SET bodies = ? WHERE id = ?", (bodies, batch_id))
+        elif _have_arrived(vault, split(members)):
+            forget(vault, [batch_id])
+        else:  # a receipt may still overrule what became of them: only the recipient knows
+            vault.run("UPDATE batches SET bodies = x'' WHERE id = ?", (batch_id,))
             vault.run("DELETE FROM outbox WHERE id = ?", (batch_id,))
-        if len(left) < len(kept):
-            bodies = vault.seal(_PLACE, batch_id, encode_body(batch_of(left))) if left else b""
-            vault.run("UPDATE batches SET bodies = ? WHERE id = ?", (bodies, batch_id))
+
+
+def unpack(vault: Transaction, batch_id: MessageId) -> None:
+    """The relay does not take so much at once: each message of the batch waits alone now, in its place of our order.
+
+    Should the relay have kept the envelope all the same, its messages are known by their ids.
+    """
+    found = vault.run(
+        "SELECT outbox.peer, attempt, mail_class, expires_at, bodies FROM outbox "
+        "JOIN batches ON batches.id = outbox.id WHERE outbox.id = ?",
+        (batch_id,),
+    ).fetchone()
+    if found is None:
+        return
+    *columns, sealed = found
+    for message_id, body in _opened(vault, batch_id, sealed):
+        kept = vault.seal("sent.body", message_id, encode_body(body))
+        vault.run("UPDATE sent SET body = ?, batch = NULL WHERE id = ?", (kept, message_id))
+        vault.run(
+            "INSERT INTO outbox (peer, attempt, mail_class, expires_at, id, sealed) VALUES (?, ?, ?, ?, ?, x'')",
+            (*columns, message_id),
+        )
+    forget(vault, [batch_id])
 
 
 def forget(vault: Transaction, batch_ids: Sequence[MessageId]) -> None:
@@ -119,3 +145,22 @@ def forget(vault: Transaction, batch_ids: Sequence[MessageId]) -> None:
     rows = [(batch_id,) for batch_id in batch_ids]
     vault.run_many("DELETE FROM batches WHERE id = ?", rows)
     vault.run_many("DELETE FROM outbox WHERE id = ?", rows)
+
+
+def forget_old(vault: Transaction, before: int) -> None:
+    """Forget the batches that were made before a time, in milliseconds since 1970, and of which no message is open."""
+    vault.run(
+        "DELETE FROM batches WHERE at < ? AND id NOT IN "
+        "(SELECT batch FROM sent WHERE fate IN ('waiting', 'accepted') AND batch IS NOT NULL)",
+        (before,),
+    )
+
+
+def _opened(vault: Transaction, batch_id: MessageId, sealed: bytes) -> list[tuple[MessageId, Body]]:
+    return parts_of(decode_body(vault.unseal(_PLACE, batch_id, sealed))) if sealed else []
+
+
+def _have_arrived(vault: Transaction, ids: Sequence[MessageId]) -> bool:
+    marks = ", ".join("?" * len(ids))
+    sql = f"SELECT 1 FROM sent WHERE id IN ({marks}) AND fate NOT IN ('delivered', 'read', 'handled') LIMIT 1"  # noqa: S608 - marks
+    return vault.run(sql, ids).fetchone() is None

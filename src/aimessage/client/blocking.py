@@ -135,6 +135,11 @@ class BlockingLink:
         """Look *recipient*'s bundle up, with a one-time pair. Raises as `request`."""
         return await self.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
 
+    @property
+    def body_bytes(self) -> int:
+        """The largest padded body that the relay takes."""
+        return self._paces.body_bytes
+
     def room(self, *, receipts: bool = False) -> int:
         """Return how many requests (or *receipts*) may go now without waiting for the relay's pace; at least one."""
         return self._paces.room(self._clock.monotonic(), receipts=receipts)

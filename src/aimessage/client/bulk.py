@@ -50,7 +50,7 @@ class Bulk:
 
     def _save(self, lot: Sequence[Draft]) -> list[MessageId | AimessageError]:
         try:
-            return outbox.save_all(self._here, lot, sealing=self._connection.is_open)
+            return outbox.save_all(self._here, lot, room=self._connection.body_bytes)
         except AimessageError as error:
             return [error] * len(lot)
 

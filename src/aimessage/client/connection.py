@@ -58,6 +58,11 @@ class Connection:
         """Whether there is a link that was good just now."""
         return self._now is not None and not self._now.link.is_lost
 
+    @property
+    def body_bytes(self) -> int:
+        """The largest padded body that can leave at once; 0 without a link."""
+        return self._now.link.body_bytes if self._now is not None and self.is_open else 0
+
     async def link(self) -> OpenLink:
         """Return the link of `get`."""
         return (await self.get()).link

@@ -248,8 +248,11 @@ def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[st
 
 
 def asked_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
-    """Return which of these messages, (sender, id), did not open and were asked for again."""
-    asked = "SELECT 1 FROM inbox WHERE sender = ? AND id = ? AND state = 'asked'"
+    """Return which of these messages, (sender, id), did not open and were asked for again, or are to be."""
+    asked = (
+        "SELECT 1 FROM inbox WHERE sender = ?1 AND id = ?2 AND (state = 'asked' OR "
+        "EXISTS (SELECT 1 FROM retries WHERE peer = ?1 AND id = ?2 AND asked = 0))"
+    )
     with here.vault.reading() as vault:
         return {key for key in keys if vault.run(asked, key).fetchone()}
 

@@ -56,11 +56,12 @@ def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, enve
     ).fetchall()
     if not rows:
         return  # another's, sealed for another key, or over: nobody learns which
-    attempt = max(row[1] for row in rows)
+    ids, attempt = [MessageId(row[0]) for row in rows], max(row[1] for row in rows)
     if attempt >= ATTEMPTS or any(is_erased for *_, is_erased in rows):
-        fates.settle(here, vault, envelope_id, "undecryptable", "undecryptable")
+        vault.run("DELETE FROM outbox WHERE id = ?", (envelope_id,))
+        fates.end(here, vault, ids, "undecryptable", "undecryptable")
     else:
-        outbox.enqueue_again(vault, peer, envelope_id, attempt + 1, [MessageId(row[0]) for row in rows])
+        outbox.enqueue_again(vault, peer, envelope_id, attempt + 1, ids)
 
 
 class Debts(msgspec.Struct, frozen=True, gc=False):

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
-from aimessage.client import fates
+from aimessage.client import batches, fates
 from aimessage.client.account import Here
 from aimessage.client.links import OpenLink
 from aimessage.client.locks import peer_lock
-from aimessage.client.sealing import Row, refuse_misaddressed, take_ready, take_sealed
+from aimessage.client.sealing import Places, Row, refuse_misaddressed, take_ready, take_sealed
 from aimessage.client.transaction import Peer, Transaction
 from aimessage.e2ee.identity import Identity
-from aimessage.errors import AimessageError, RecipientUnknown
+from aimessage.errors import AimessageError, RecipientUnknown, TooLarge
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import Accepted, MailClass, Post
 
@@ -59,7 +59,7 @@ async def _next_lot(here: Here, link: OpenLink, recipient: Username) -> list[Row
     except RecipientUnknown as error:
         _drop(here, recipient, error)
         raise
-    return take_sealed(here, recipient, lot.mail_class, room(lot.mail_class))
+    return take_sealed(here, recipient, Places(lot.mail_class, room(lot.mail_class), link.body_bytes))
 
 
 async def _ensure_session(here: Here, link: OpenLink, recipient: Username) -> None:
@@ -103,8 +103,11 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
     with here.vault.transaction(lasting=False) as vault:
         fates.settle_accepted(here, vault, [row.row for row, _ in taken], accepted)
         for row, error in refusals:
-            if error not in open_errors:
-                # Its own sender asks for its fate; those behind it in the line are not to blame.
+            if error in open_errors:
+                continue
+            if row.members is not None and isinstance(error, TooLarge):
+                batches.unpack(vault, row.id)  # another relay's limit, or a new one: each leaves by itself
+            else:  # its own sender asks for its fate; those behind it in the line are not to blame
                 fates.settle(here, vault, row.id, "refused", error.code)
         is_more = _waits(vault, recipient)
     if open_errors:

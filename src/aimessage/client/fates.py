@@ -22,6 +22,7 @@ from aimessage.wire.frames import MailClass
 __all__ = [
     "FATES",
     "Fate",
+    "end",
     "expire",
     "fate_of",
     "raise_for",
@@ -39,6 +40,7 @@ __all__ = [
 FATES = {"waiting": 0, "accepted": 1, "delivered": 2, "read": 3, "handled": 4}
 """Every fate on the way, in order; refused, expired and undecryptable rank with waiting."""
 _ARRIVED = frozenset({"delivered", "read", "handled"})
+_AT_ONCE = 1_000  # messages that one statement names
 _MARGIN_MS = 3_600_000
 _OFFSET_MS = 5_000
 _KEPT_MS = 90 * 86_400_000
@@ -81,9 +83,13 @@ def receipt_fate(receipt: Receipts) -> str:
 
 def settle(here: Here, vault: Transaction, envelope_id: MessageId, fate: str, code: str) -> None:
     """Take a message, or a batch, out of the outbox; what of it has not arrived ends with *fate* and *code*."""
-    members = batches.members_of(vault, envelope_id)
     vault.run("DELETE FROM outbox WHERE id = ?", (envelope_id,))
-    for message_id in members:
+    end(here, vault, batches.members_of(vault, envelope_id), fate, code)
+
+
+def end(here: Here, vault: Transaction, ids: Sequence[MessageId], fate: str, code: str) -> None:
+    """These messages, out of the outbox already if each was alone, end with *fate* and *code*, unless they are over."""
+    for message_id in ids:
         row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
         if row is None or not _may_become(row[0], fate):
             continue  # control mail, or a receipt overtook the answer
@@ -91,7 +97,7 @@ def settle(here: Here, vault: Transaction, envelope_id: MessageId, fate: str, co
             "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL, body = NULL WHERE id = ?",
             (fate, code, here.now_ms, message_id),
         )
-    batches.strike(vault, members)
+    batches.strike(vault, ids)
 
 
 def settle_all_to(here: Here, vault: Transaction, peer: Username, code: str) -> None:
@@ -112,15 +118,14 @@ def settle_accepted(here: Here, vault: Transaction, rows: Sequence[int], accepte
     vault.run_many(
         "UPDATE sent SET fate = 'accepted', code = NULL, changed_at = ?1, owner = NULL, "
         "relay_due = CASE WHEN ?2 > 0 THEN ?2 ELSE relay_due END "
-        "WHERE id BETWEEN ?3 AND ?4 AND fate NOT IN ('delivered', 'read', 'handled')",  # a receipt may come first
+        "WHERE id BETWEEN ?3 AND ?4 AND fate IN ('waiting', 'accepted')",  # a receipt may come first
         [(now_ms, relay_due, *span) for relay_due, ids in of_times.items() for span in spans_of_ids(ids)],
     )
 
 
-def _may_become(fate: str, following: str) -> bool:
-    if following in ("expired", "undecryptable"):
-        return FATES.get(fate, 0) < FATES["delivered"]
-    return FATES.get(fate, 0) <= FATES.get(following, 0)
+def _may_become(fate: str, ending: str) -> bool:
+    """Return whether a message with *fate* may end as *ending*: what is over stays so, and what has arrived."""
+    return fate == "waiting" or (fate == "accepted" and ending != "refused")
 
 
 def rise(here: Here, vault: Transaction, peer: Username, pin: bytes, ids: Sequence[MessageId], fate: str) -> None:
@@ -159,10 +164,14 @@ def expire(here: Here, relay_ms: int) -> None:
         if abs(vault.counter("relay_offset") - (relay_ms - now_ms)) > _OFFSET_MS:  # most logins need not write
             vault.save_counter("relay_offset", relay_ms - now_ms)
         rows = vault.run(_DUE, (relay_ms, _MARGIN_MS)).fetchall()
+        over = []
         for message_id, fate, saved_at, expires_at in rows:
             life = expires_at - saved_at + (_MARGIN_MS if fate == "accepted" else 0)
             if not 0 <= now_ms - saved_at < life:  # a clock that went back says nothing of how long it has been
-                settle(here, vault, MessageId(message_id), "expired", "expired")
+                over.append(MessageId(message_id))
+        vault.run_many("DELETE FROM outbox WHERE id = ?", [(message_id,) for message_id in over])
+        for at in range(0, len(over), _AT_ONCE):
+            end(here, vault, over[at : at + _AT_ONCE], "expired", "expired")
         vault.run(
             "DELETE FROM outbox WHERE mail_class = ? AND expires_at NOT BETWEEN ? AND ?",
             (int(MailClass.CONTROL), now_ms, now_ms + 2 * _CONTROL_MS),
@@ -175,7 +184,7 @@ def expire(here: Here, relay_ms: int) -> None:
 def _forget(vault: Transaction, now_ms: int, relay_ms: int) -> None:
     before = min(now_ms, relay_ms) - _KEPT_MS
     vault.run("DELETE FROM sent WHERE saved_at < ? AND fate NOT IN ('waiting', 'accepted')", (before,))
-    vault.run("DELETE FROM batches WHERE at < ?", (before,))  # longer than any of their messages is tried
+    batches.forget_old(vault, before)
     vault.run("DELETE FROM inbox WHERE received_at < ? AND state IN ('shown', 'handled', 'pending')", (before,))
     vault.run(  # a stranger of whom nothing waits any more may ask again
         "UPDATE peers SET contact = 'none' WHERE contact = 'pending' AND NOT EXISTS "

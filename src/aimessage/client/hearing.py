@@ -9,6 +9,9 @@ from aimessage.types import Username
 
 __all__ = ["Hearing"]
 
+_MOST_EARLY = 10_000
+"""Messages of one sender that wait for what was sent before them: what it costs to let them through is bounded."""
+
 
 class Hearing:
     """What one transaction has heard of every sender's vaults."""
@@ -19,6 +22,7 @@ class Hearing:
         self._now_ms = now_ms
         self._heard: dict[tuple[Username, bytes], Heard] = {}
         self._has_held: dict[Username, bool] = {}
+        self._early: dict[Username, int] = {}
 
     def place(self, sender: Username, body: Body) -> Place:
         """Return where a message of *sender* stands. One that is early will be held: the caller's duty."""
@@ -41,6 +45,20 @@ class Hearing:
         else:
             self._heard[key] = following
         return self._heard[key] is not following
+
+    def is_patient_no_more(self, sender: Username) -> bool:
+        """One more message of *sender* is held; if that are too many, all of them are let through: return whether."""
+        if sender not in self._early:
+            self._early[sender] = shelf.count_held(self._vault, sender)
+        else:
+            self._early[sender] += 1
+        if self._early[sender] <= _MOST_EARLY:
+            return False
+        self.save()
+        shelf.release_early(self._here, self._vault, sender)
+        self._heard = {key: heard for key, heard in self._heard.items() if key[0] != sender}
+        del self._early[sender], self._has_held[sender]
+        return True
 
     def pass_over(self, sender: Username, body: Body) -> None:
         """Count a message that is not kept: should we hear this peer again, what we refused is no gap."""

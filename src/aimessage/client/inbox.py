@@ -1,7 +1,8 @@
 """Commit, then ack: decryption, the inbox row, the ratchet and the seen id are one transaction; showing comes after."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 import msgspec
 
@@ -141,7 +142,7 @@ class _Intake:
             self._vault.erase_pair(opened.used_pair)
         self._see(peer.name, envelope.message_id)
         if self._is_healing:
-            self._heal(envelope)
+            self._heal(peer.name, envelope.message_id)
         if body.is_control:
             control.heed(self._here, self._vault, peer, pin_of(opened.identity) or b"", body)
             return True
@@ -165,21 +166,47 @@ class _Intake:
         assert content.body is not None  # noqa: S101 - the caller has it from there
         parts = parts_of(content.body)
         seen = self._vault.seen_among(peer.name, [message_id for message_id, _ in parts])
-        held, admitted, wants = False, True, 0
+        here, is_held = list[tuple[MessageId, int]](), False
         for message_id, body in parts:
-            if message_id in seen or (peer.name, message_id) in self._seen:
-                continue  # it came in another batch: its sender's vault was rolled back
-            self._see(peer.name, message_id)
             part = msgspec.structs.replace(envelope, message_id=message_id)
-            arrival = self._arrival(part, msgspec.structs.replace(content, body=body))
-            arrival.envelope = envelope.message_id
-            admitted = self._admit(peer, arrival, body, ruling) is Ruling.ADMIT and admitted
-            held, wants = held or arrival.held, wants | arrival.wants
+            if message_id in seen or (peer.name, message_id) in self._seen:
+                held, kept = self._came_before(part, envelope.message_id)
+            else:
+                arrival = self._arrival(part, msgspec.structs.replace(content, body=body))
+                arrival.envelope = envelope.message_id
+                held, kept = self._take_part(peer, arrival, body, ruling)
+            is_held = is_held or held
+            if kept and not held:
+                here.append((message_id, body.receipts))
             if ruling is not Ruling.ADMIT:  # so many of a stranger's wait, and no more
                 ruling = gate.ruling_on(self._vault, self._policy, peer)
-        if admitted and not held:  # one receipt for all of them
-            self._delivered.append((peer.name, envelope.message_id, wants))
-        return not held
+        if len(here) == len(parts):  # one receipt for all of them
+            here = [(envelope.message_id, reduce(or_, (wants for _, wants in here)))]
+        self._delivered += [(peer.name, message_id, wants) for message_id, wants in here]
+        return not is_held
+
+    def _take_part(self, peer: Peer, arrival: Arrival, body: Body, ruling: Ruling) -> tuple[bool, bool]:
+        """Give a message of a batch its effect; return whether the relay's copy is needed, and whether it is kept."""
+        self._see(peer.name, arrival.id)
+        if self._is_healing:
+            self._heal(peer.name, arrival.id)
+        kept = self._admit(peer, arrival, body, ruling)
+        return arrival.held, kept is Ruling.ADMIT
+
+    def _came_before(self, part: Envelope, envelope_id: MessageId) -> tuple[bool, bool]:
+        """Return of a message that came before, in another envelope, what `_take_part` does: its sender's vault was
+        rolled back, or knows nothing of our receipt. From now on it is this envelope that counts.
+        """
+        found = self._vault.run(
+            "SELECT row, state, held FROM inbox WHERE sender = ? AND id = ? AND kind = 'message'",
+            (part.sender, part.message_id),
+        ).fetchone()
+        if found is None:
+            return False, False
+        row, state, held = found
+        held = bool(held) and state not in ("shown", "handled", "dead") and self._until_handled
+        self._vault.run("UPDATE inbox SET envelope = ?, held = ? WHERE row = ?", (envelope_id, int(held), row))
+        return held, state != "pending"
 
     def _admit(self, peer: Peer, arrival: Arrival, body: Body, ruling: Ruling) -> Ruling:
         """Do with one message what the gate says; return that."""
@@ -223,6 +250,8 @@ class _Intake:
         if place is Place.EARLY:
             arrival.state, arrival.due = "held", self._now_ms + HOLD_MS
             shelf.put(self._vault, arrival)
+            if self._hearing.is_patient_no_more(peer.name):
+                self._is_handing = False
             return
         if not self._hand_over(peer, arrival, body):
             row = shelf.put(self._vault, arrival)
@@ -256,14 +285,13 @@ class _Intake:
             self._fingerprints[identity] = fingerprint(identity)
         return self._fingerprints[identity]
 
-    def _heal(self, envelope: Envelope) -> None:
+    def _heal(self, sender: Username, message_id: MessageId) -> None:
         """What could not be opened before has come again: nobody needs to hear of the first time."""
-        key = (envelope.sender, envelope.message_id)
         self._vault.run(
             "DELETE FROM inbox WHERE sender = ? AND id = ? AND kind = 'undecryptable' AND state IN ('asked', 'new')",
-            key,
+            (sender, message_id),
         )
-        self._vault.run("DELETE FROM retries WHERE peer = ? AND id = ?", key)
+        self._vault.run("DELETE FROM retries WHERE peer = ? AND id = ?", (sender, message_id))
 
     def _keep_unopened(self, peer: Peer, envelope: Envelope, mail_class: int) -> bool:
         """Keep what does not open; until it has come again, the relay's copy stays: this vault may be lost too."""

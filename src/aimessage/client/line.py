@@ -6,7 +6,16 @@ from aimessage.client import batches
 from aimessage.client.owed import Owed, owed_to, report_of, were_told
 from aimessage.client.pins import pin_of
 from aimessage.client.transaction import Peer, Transaction
-from aimessage.e2ee.bodies import BATCH_BYTES, MOST_PARTS, Body, batch_of, encode_body, part_bytes, spare_bytes
+from aimessage.e2ee.bodies import (
+    BATCH_BYTES,
+    BODY_BYTES,
+    MOST_PARTS,
+    Body,
+    batch_of,
+    encode_body,
+    part_bytes,
+    spare_bytes,
+)
 from aimessage.e2ee.reports import receipts_within
 from aimessage.types import MessageId
 
@@ -34,9 +43,9 @@ class Leaf(msgspec.Struct, frozen=True, gc=False):
 
 
 class Line:
-    """Whatever was saved for this recipient before is sealed already: the caller's duty."""
+    """Whatever was saved for this recipient before is sealed already: the caller's duty. *room*: see `save_all`."""
 
-    def __init__(self, vault: Transaction, peer: Peer) -> None:
+    def __init__(self, vault: Transaction, peer: Peer, room: int) -> None:
         self._vault = vault
         self._peer = peer
         self._vault_id = vault.vault_id()
@@ -45,6 +54,7 @@ class Line:
         self._told: list[Owed] = []
         self._open: list[Entry] = []
         self._size = 0
+        self._most = min(BATCH_BYTES, room - (BODY_BYTES - BATCH_BYTES))  # of the parts of one envelope
         self.leaves: list[Leaf] = []
 
     def add(self, entry: Entry) -> None:
@@ -54,7 +64,7 @@ class Line:
         entry.body = msgspec.structs.replace(entry.body, vault_id=self._vault_id, sequence=peer.sent_sequence)
         size = part_bytes(entry.body)
         # What ends early travels alone: the relay drops an envelope as a whole.
-        if entry.body.expires_at or self._size + size > BATCH_BYTES or len(self._open) == MOST_PARTS:
+        if entry.body.expires_at or self._size + size > self._most or len(self._open) == MOST_PARTS:
             self._close()
         self._open.append(entry)
         self._size += size

@@ -143,6 +143,11 @@ class Link(WSListener):
     async def _look_up(self, recipient: Username) -> BundleAnswer:
         return await self.request(lambda request_id: FetchBundle(request_id, recipient), BundleAnswer)
 
+    @property
+    def body_bytes(self) -> int:
+        """The largest padded body that the relay takes."""
+        return self._paces.body_bytes
+
     def room(self, *, receipts: bool = False) -> int:
         """Return how many requests (or *receipts*) may go now without waiting for the relay's pace; at least one."""
         return self._paces.room(asyncio.get_running_loop().time(), receipts=receipts)

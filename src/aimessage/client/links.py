@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from aimessage.e2ee.bodies import BODY_BYTES
 from aimessage.errors import (
     AimessageError,
     NotARelay,
@@ -16,7 +17,7 @@ from aimessage.errors import (
 )
 from aimessage.types import Username
 from aimessage.wire.frames import BundleAnswer, Bye, ClientFrame, MailClass, Post, Refused, RelayFrame
-from aimessage.wire.limits import RECEIPTS_FACTOR, Limits
+from aimessage.wire.limits import RECEIPTS_FACTOR, SEALED_BYTES, Limits
 
 __all__ = [
     "GREETING_SECONDS",
@@ -38,6 +39,7 @@ MOST_AT_ONCE = 128
 """Requests that one commit prepares and one turn sends."""
 _LOT_BYTES = 256 << 10
 _LONGEST_WAIT = 3600.0
+_HEADER_BYTES = SEALED_BYTES - BODY_BYTES  # what a relay leaves room for beside the body
 _TOO_MANY = 429
 _NOT_NOW = frozenset({502, 503, 504})
 _AnswerT = TypeVar("_AnswerT")
@@ -60,6 +62,11 @@ class OpenLink(Protocol):
 
     async def bundle(self, recipient: Username) -> BundleAnswer:
         """Look *recipient*'s bundle up, with a one-time pair. Raises as `request`."""
+        ...
+
+    @property
+    def body_bytes(self) -> int:
+        """The largest padded body that the relay takes."""
         ...
 
     def room(self, *, receipts: bool = False) -> int:
@@ -135,9 +142,11 @@ class Paces:
 
     def __init__(self) -> None:
         self._requests = self._receipts = Pace()
+        self.body_bytes = BODY_BYTES
 
     def announced(self, limits: Limits, now: float) -> None:
         """Keep under *limits* from *now* on."""
+        self.body_bytes = limits.sealed_bytes - _HEADER_BYTES
         rate, burst, factor = limits.requests_per_second, float(limits.request_burst), RECEIPTS_FACTOR
         self._requests = Pace.under(rate, burst, now)
         self._receipts = Pace.under(factor * rate, factor * burst, now)

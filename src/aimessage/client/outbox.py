@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from aimessage.client import batches, fates, gate, loops
+from aimessage.client import fates, gate, loops
 from aimessage.client.account import Here
 from aimessage.client.letter import Letter, Summary, key_mac
 from aimessage.client.line import Entry, Line
 from aimessage.client.links import MOST_AT_ONCE
-from aimessage.client.sealing import open_line, seal_waiting
+from aimessage.client.sealing import Places, open_line, seal_waiting
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, encode_body, require_fits
 from aimessage.errors import AimessageError, IdempotencyConflict, VaultDamaged, VaultUnavailable
@@ -52,17 +52,18 @@ def save(
     return result
 
 
-def save_all(here: Here, drafts: Sequence[Draft], *, sealing: bool = False) -> list[MessageId | AimessageError]:
+def save_all(here: Here, drafts: Sequence[Draft], *, room: int = 0) -> list[MessageId | AimessageError]:
     """Commit several messages together; return the id of each, or why it cannot be sent: `save` says when.
 
-    With *sealing* they are sealed in the same commit where a session is there: only for what leaves at once, because
-    the place of a sealed message in our order is taken, even if it never leaves.
+    With *room*, the largest padded body that an open link takes, they are sealed in the same commit where a session is
+    there: only for what leaves at once, because the place of a sealed message in our order is taken, even if it never
+    leaves.
 
     Raises VaultUnavailable, VaultDamaged: none is saved.
     """
     results: list[MessageId | AimessageError] = []
     with here.vault.transaction() as vault:
-        batch = _Batch(here, vault, len(drafts), sealing=sealing)
+        batch = _Commit(here, vault, len(drafts), room)
         for draft in drafts:
             try:
                 results.append(batch.save(draft))
@@ -74,13 +75,13 @@ def save_all(here: Here, drafts: Sequence[Draft], *, sealing: bool = False) -> l
     return results
 
 
-class _Batch:
+class _Commit:
     """The messages of one commit. Their ids follow one another, so that they lie together in every index."""
 
-    def __init__(self, here: Here, vault: Transaction, count: int, *, sealing: bool) -> None:
+    def __init__(self, here: Here, vault: Transaction, count: int, room: int) -> None:
         self._here = here
         self._vault = vault
-        self._sealing = sealing
+        self._room = room
         self._now_ms = here.now_ms
         self._together, self._next = here.entropy(8), int.from_bytes(here.entropy(8), "big")
         self._offset = vault.counter("relay_offset")
@@ -150,12 +151,12 @@ class _Batch:
     def _line(self, draft: Draft) -> Line | None:
         """Return where this message is sealed at once; it is sealed later if its address has to be compared first."""
         recipient = draft.recipient
-        if not self._sealing:
+        if not self._room:
             return None
         if draft.prefix is not None:
             self._end_line(recipient)
         if recipient not in self._lines:
-            self._lines[recipient] = open_line(self._here, self._vault, recipient)
+            self._lines[recipient] = open_line(self._here, self._vault, recipient, self._room)
         return self._lines[recipient]
 
     def _end_line(self, recipient: Username) -> None:
@@ -183,7 +184,7 @@ class _Batch:
         )
         for recipient in self._lines.keys() - set(at_once):
             if self._vault.peer(self._here.address(recipient)).conversation.can_send:
-                seal_waiting(self._here, self._vault, recipient, MailClass.MESSAGE, MOST_AT_ONCE)
+                seal_waiting(self._here, self._vault, recipient, Places(MailClass.MESSAGE, MOST_AT_ONCE, self._room))
 
 
 def _known(
@@ -248,7 +249,6 @@ def enqueue_again(
     vault.run("DELETE FROM outbox WHERE id = ?", (envelope_id,))
     _enqueue(vault, recipient, envelope_id, attempt, MailClass.MESSAGE, expires_at)
     vault.run_many("UPDATE sent SET attempt = ? WHERE id = ?", [(attempt, message_id) for message_id in members])
-    batches.keep_only(vault, envelope_id, members)
 
 
 def _enqueue(

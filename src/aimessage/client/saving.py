@@ -66,13 +66,15 @@ class SharedSaving:
         return await brought
 
     def close(self) -> None:
-        """What has not left yet stays in the outbox."""
+        """What has not left yet stays in the outbox; what was not saved yet never was."""
+        unsaved, self._waiting = self._waiting, []
+        for waiting in unsaved:
+            waiting.fail(RelayUnreachable("the agent was closed before the message was saved"))
+        closed = RelayUnreachable("the agent was closed before the relay answered")
         for task, group in self._bringing.items():
             task.cancel()
             for message_id, waiting in group:
-                waiting.fail(
-                    told_as_kept(RelayUnreachable("the agent was closed before the relay answered"), message_id)
-                )
+                waiting.fail(told_as_kept(closed, message_id))
 
     def _add(self, waiting: _Waiting) -> None:
         if self._connection.is_open and waiting.draft.recipient not in self._met:
@@ -93,11 +95,13 @@ class SharedSaving:
 
     def _commit(self) -> None:
         batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+        if not batch:
+            return  # closed meanwhile
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._commit)
         results: Sequence[MessageId | Exception]
         try:
-            results = outbox.save_all(self._here, [each.draft for each in batch], sealing=self._connection.is_open)
+            results = outbox.save_all(self._here, [each.draft for each in batch], room=self._connection.body_bytes)
         except Exception as error:  # noqa: BLE001 - told to all who wait, a bug of ours too: nobody else would hear
             results = [error] * len(batch)
         groups: dict[tuple[Username, timedelta], list[tuple[MessageId, _Waiting]]] = {}
@@ -125,4 +129,5 @@ class SharedSaving:
                 waiting.fail(outcome)
             elif waiting.brought is not None and not waiting.brought.done():
                 waiting.brought.set_result(outcome)
-        await self._sender.clear_at_times(but=recipient)
+        with suppress(OSError):  # the troubles of what others have left are nobody's here
+            await self._sender.clear_at_times(but=recipient)

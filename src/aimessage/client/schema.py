@@ -80,6 +80,7 @@ CREATE TABLE batches (row INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, peer TEX
     at INTEGER NOT NULL, members BLOB NOT NULL, bodies BLOB NOT NULL);
 ALTER TABLE sent ADD COLUMN batch BLOB;
 ALTER TABLE inbox ADD COLUMN envelope BLOB;
+CREATE INDEX inbox_early ON inbox (sender, vault, sequence) WHERE state = 'held';
 CREATE INDEX inbox_envelope ON inbox (sender, envelope) WHERE held = 1 AND envelope IS NOT NULL;
 """
 

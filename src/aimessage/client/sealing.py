@@ -9,17 +9,18 @@ from aimessage.client.account import Here
 from aimessage.client.line import Entry, Line
 from aimessage.client.pins import pin_of
 from aimessage.client.transaction import Peer, Transaction
-from aimessage.e2ee.bodies import MOST_PARTS, decode_body, encode_body
+from aimessage.e2ee.bodies import MOST_PARTS, Body, decode_body, encode_body
 from aimessage.e2ee.fingerprint import require_match
 from aimessage.e2ee.identity import Identity
 from aimessage.errors import PeerIdentityChanged
 from aimessage.types import MessageId, Username
 from aimessage.wire.frames import MailClass
 
-__all__ = ["Lot", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
+__all__ = ["Lot", "Places", "Row", "open_line", "refuse_misaddressed", "seal_waiting", "take_ready", "take_sealed"]
 
 _MOST_BYTES = 512 << 10  # sealed and on their way in one turn
 _UNSEALED_BYTES = 4 << 10
+_TOGETHER_MS = 60_000  # what shares an envelope was saved within this time, so that it ends at one time, too
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +51,15 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         return is_first and not self.expires_at and self.prefix is None and self.members is None
 
 
-def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | None:
+class Places(msgspec.Struct, frozen=True, gc=False):
+    """How many envelopes of a class may leave at once, and the largest padded body that their link takes."""
+
+    mail_class: MailClass
+    count: int
+    room: int
+
+
+def open_line(here: Here, vault: Transaction, recipient: Username, room: int) -> Line | None:
     """Return the line to *recipient*; None if something waits before it, or there is no session to seal in."""
     last = vault.run(
         "SELECT sealed = x'' FROM outbox WHERE peer = ? AND mail_class = ? ORDER BY row DESC LIMIT 1",
@@ -59,7 +68,7 @@ def open_line(here: Here, vault: Transaction, recipient: Username) -> Line | Non
     if last is not None and last[0]:
         return None
     peer = vault.peer(here.address(recipient))
-    return Line(vault, peer) if peer.conversation.can_send else None
+    return Line(vault, peer, room) if peer.conversation.can_send else None
 
 
 def refuse_misaddressed(here: Here, vault: Transaction, recipient: Username, identity: Identity) -> None:
@@ -97,14 +106,14 @@ def take_ready(here: Here, recipient: Username, room: Callable[[MailClass], int]
     return Lot(mail_class, _leaving(rows, offset))
 
 
-def take_sealed(here: Here, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
+def take_sealed(here: Here, recipient: Username, places: Places) -> list[Row]:
     """Return the oldest rows for *recipient*, sealed: ratchets and bytes are saved in one commit before any leaves.
 
     Those whose self-certifying address names another key are settled as refused. The caller's duty: a session.
     """
     with here.vault.transaction() as vault:
         offset = vault.counter("relay_offset")
-        rows = seal_waiting(here, vault, recipient, mail_class, count)
+        rows = seal_waiting(here, vault, recipient, places)
     return _leaving(rows, offset)
 
 
@@ -117,24 +126,35 @@ def _leaving(rows: Sequence[Row], offset: int) -> list[Row]:
     return [msgspec.structs.replace(row, expires_at=_by_the_relays_clock(row, offset)) for row in _within_bytes(rows)]
 
 
-def seal_waiting(here: Here, vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
+def seal_waiting(here: Here, vault: Transaction, recipient: Username, places: Places) -> list[Row]:
     """Seal the oldest rows for *recipient*, in the caller's lasting transaction, and return them."""
-    peer = vault.peer(here.address(recipient))
+    peer, mail_class, count = vault.peer(here.address(recipient)), places.mail_class, places.count
     if peer.conversation.identity is not None:  # in this transaction: another process may just have added a row
         refuse_misaddressed(here, vault, recipient, peer.conversation.identity)
-    before, is_mail = peer.conversation, mail_class == MailClass.MESSAGE
-    rows, run = list[Row](), list[Row]()
-    for row in _within_bytes(_oldest(vault, recipient, mail_class, max(count, MOST_PARTS) if is_mail else count)):
-        if row.may_share:
-            run.append(row)
-        else:
-            rows += _seal_run(vault, peer, run)
-            rows.append(row if row.sealed else _seal(vault, peer, row))
+    before, rows, run = peer.conversation, list[Row](), list[tuple[Row, Body]]()
+    looked_at = max(count, MOST_PARTS) if mail_class == MailClass.MESSAGE else count
+    for row in _within_bytes(_oldest(vault, recipient, mail_class, looked_at)):
+        body = _unnumbered(vault, row)
+        if body is None or (run and body.sent_at - run[0][1].sent_at > _TOGETHER_MS):
+            rows += _seal_run(vault, peer, run, places.room)
             run = []
-    rows += _seal_run(vault, peer, run)
+        if body is not None:
+            run.append((row, body))
+        else:
+            rows.append(row if row.sealed else _seal(vault, peer, row))
+    rows += _seal_run(vault, peer, run, places.room)
     if peer.conversation is not before:
         vault.save_peer(peer)
     return rows[:count]
+
+
+def _unnumbered(vault: Transaction, row: Row) -> Body | None:
+    """Return the body of a message that may travel with its neighbours, because it has no place in our order yet."""
+    if not row.may_share:
+        return None
+    (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (row.id,)).fetchone()
+    body = decode_body(vault.unseal("sent.body", row.id, stored))
+    return None if body.sequence else body
 
 
 def _oldest(vault: Transaction, recipient: Username, mail_class: MailClass, count: int) -> list[Row]:
@@ -169,8 +189,7 @@ def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
     if row.body is not None:
         body = vault.unseal("outbox.body", row.id, row.body)
     elif row.members is not None:
-        body = batches.padded_of(vault, row.id) or b""
-        batches.require_pin(vault, row.id, pin_of(peer.conversation.identity))
+        body = batches.sealed_for(vault, row.id, pin_of(peer.conversation.identity))
     else:
         body = _numbered(vault, peer, row.id)
         # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
@@ -180,17 +199,17 @@ def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
     return msgspec.structs.replace(row, sealed=sealed)
 
 
-def _seal_run(vault: Transaction, peer: Peer, rows: Sequence[Row]) -> list[Row]:
+def _seal_run(vault: Transaction, peer: Peer, run: Sequence[tuple[Row, Body]], room: int) -> list[Row]:
     """Seal neighbours, in as few envelopes as hold them. An envelope takes the first place of what is in it."""
+    rows = [row for row, _ in run]
     if len(rows) == 1:
         return [_seal(vault, peer, rows[0])]
     if not rows:
         return []
-    line, entries, sealed = Line(vault, peer), list[Entry](), list[Row]()
-    for row in rows:
-        (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (row.id,)).fetchone()
-        entries.append(Entry(row.id, decode_body(vault.unseal("sent.body", row.id, stored))))
-        line.add(entries[-1])
+    line, sealed = Line(vault, peer, room), list[Row]()
+    entries = [Entry(row.id, body) for row, body in run]
+    for entry in entries:
+        line.add(entry)
     line.end()
     vault.run_many(
         "UPDATE sent SET body = ?, batch = ?, pin = ? WHERE id = ?",

@@ -118,12 +118,13 @@ class Sender:
         Raises VaultUnavailable, VaultDamaged: nobody can say now what became of them; what was saved is kept.
         """
         here, delays = self._here, Delays()
-        trouble: AimessageError = RelayUnreachable("the relay did not answer in time")
+        silence = RelayUnreachable("the relay did not answer in time")
+        trouble: AimessageError = silence
         waiting, accepted = list(ids), set[MessageId]()
         with contextlib.suppress(TimeoutError):
             async with here.waiting.within(limit.total_seconds()):
                 while waiting:
-                    first, is_over = waiting[0], True
+                    first, is_over, trouble = waiting[0], True, silence
                     try:
                         await self._try(recipient, first, accepted)
                     except Temporary as error:
@@ -165,9 +166,11 @@ class Sender:
             given_up = outbox.abandon(here, waiting, trouble)
         kept = self._kept_all(trouble, [each for each in waiting if each not in given_up])
         told = fates.told_of(here, ids)
+        import copy
+
         for message_id, fate in told.items():
             if isinstance(fate, AimessageError) and fate.code == trouble.code:
-                told[message_id] = trouble  # it says more than the code that is kept
+                told[message_id] = copy.copy(trouble)  # it says more than the code that is kept
         return [kept.get(message_id) or told[message_id] for message_id in ids]
 
     async def pay(self) -> None:

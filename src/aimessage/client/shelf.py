@@ -18,6 +18,7 @@ __all__ = [
     "ASKED_MS",
     "Arrival",
     "Content",
+    "count_held",
     "has_heard",
     "has_held",
     "has_unread",
@@ -27,6 +28,7 @@ __all__ = [
     "move_up",
     "put",
     "release_due",
+    "release_early",
     "release_following",
     "save_heard",
 ]
@@ -118,6 +120,12 @@ def has_held(vault: Transaction, sender: Username) -> bool:
     return vault.run(sql, (sender,)).fetchone() is not None
 
 
+def count_held(vault: Transaction, sender: Username) -> int:
+    """Return how many messages of *sender* wait for what was sent before them."""
+    sql = "SELECT count(*) FROM inbox WHERE sender = ? AND state = 'held'"
+    return int(vault.run(sql, (sender,)).fetchone()[0])
+
+
 def has_unread(vault: Transaction) -> bool:
     """Return whether anything is there for whoever comes first."""
     return vault.run("SELECT 1 FROM inbox WHERE state = 'new' LIMIT 1").fetchone() is not None
@@ -170,6 +178,13 @@ def release_following(here: Here, vault: Transaction, sender: Username, heard: H
             return heard
         move_up(here, vault, found[0])
         heard = heard.after(heard.next)
+
+
+def release_early(here: Here, vault: Transaction, sender: Username) -> None:
+    """Let through all of *sender* that waits for what was sent before it."""
+    sql = "SELECT vault, max(sequence) FROM inbox WHERE sender = ? AND state = 'held' GROUP BY vault"
+    for vault_id, sequence in vault.run(sql, (sender,)).fetchall():
+        _give_up_gap(here, vault, sender, vault_id, sequence)
 
 
 def release_due(here: Here, vault: Transaction, now_ms: int) -> None:

@@ -44,7 +44,11 @@ def decode_receipts(report: bytes) -> list[tuple[Receipts, list[MessageId]]]:
     except msgspec.DecodeError:
         raise MalformedOctets("the receipt is malformed") from None
     _require_ids([each for _, ids in rows for each in ids])
-    return [(_FATES[fate], [MessageId(each) for each in ids]) for fate, ids in rows if fate in _FATES]
+    told: dict[Receipts, list[MessageId]] = {}
+    for fate, ids in rows:
+        if ids and fate in _FATES:
+            told.setdefault(_FATES[fate], []).extend(map(MessageId, ids))
+    return list(told.items())
 
 
 def encode_retry(ids: Iterable[MessageId]) -> bytes:

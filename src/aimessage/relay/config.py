@@ -223,7 +223,7 @@ SETTINGS = (
     Setting("metrics", "METRICS", "private", _one_of("private", "public", "off"), "who may read /metrics"),
     Setting("rate_global", "RATE_LIMIT_GLOBAL", "100", _rate, "handshakes, HTTP requests, registrations a second"),
     Setting("rate_connection", "RATE_LIMIT_CONNECTION", "10", _rate, "requests a second on one connection"),
-    Setting("mailbox_messages", "MAILBOX_MESSAGES", str(_DEFAULT.messages), _whole, "messages a mailbox holds"),
+    Setting("mailbox_messages", "MAILBOX_MESSAGES", str(_DEFAULT.messages), _whole, "envelopes a mailbox holds"),
     Setting("mailbox_bytes", "MAILBOX_BYTES", str(_DEFAULT.bytes), _whole, "bytes a mailbox holds"),
     Setting("mailbox_sender_share", "MAILBOX_SENDER_SHARE", str(_DEFAULT.sender_share), _share, "share of one sender"),
     Setting("public_host", "PUBLIC_HOST", "", _hosts, "name under which clients dial this relay; repeatable"),
