@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Figure", "Sample", "collect", "load", "save", "table"]
+__all__ = ["Figure", "Sample", "collect", "load", "number", "save", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def table(figures: Sequence[Figure]) -> str:
     for each in figures:
         bar = "" if each.bar is None else f"{'×' if each.of_floor else ''}{each.bar:g} {_verdict(each.reached)}"
         ratio = f"{each.ratio:.2f} × {each.floor}" if each.ratio is not None else ""
-        spread = f"{_number(each.lowest)} to {_number(each.highest)}" if each.rounds > 1 else ""
-        lines.append(f"| {each.name} | {_number(each.median)} {each.unit} | {spread} | {ratio} | {bar} |")
+        spread = f"{number(each.lowest)} to {number(each.highest)}" if each.rounds > 1 else ""
+        lines.append(f"| {each.name} | {number(each.median)} {each.unit} | {spread} | {ratio} | {bar} |")
     return "\n".join(lines)
 
 
@@ -91,7 +91,8 @@ def _verdict(reached: bool | None) -> str:
     return {True: "reached", False: "**missed**", None: ""}[reached]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return *value* as a reader likes it."""
     return f"{value:,.0f}".replace(",", " ") if value >= 1000 else f"{value:.3g}"
 
 

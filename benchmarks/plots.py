@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, number
 
 __all__ = ["plot", "plot_curves"]
 
@@ -93,7 +93,7 @@ def _row(at: int, figure: Figure, scale: float) -> str:
         f'<rect x="{_LEFT}" y="{y + 4}" width="{figure.median * scale:.1f}" height="18" fill="#4878a8"/>',
         f'<line x1="{_LEFT + figure.lowest * scale:.1f}" x2="{_LEFT + figure.highest * scale:.1f}" '
         f'y1="{y + 13}" y2="{y + 13}" stroke="black"/>',
-        f'<text x="{_LEFT + figure.highest * scale + 8:.1f}" y="{y + 17}">{figure.median:,.3g}</text>',
+        f'<text x="{_LEFT + figure.highest * scale + 8:.1f}" y="{y + 17}">{number(figure.median)}</text>',
     ]
     if limit := _limit(figure):
         x = f"{_LEFT + limit * scale:.1f}"
