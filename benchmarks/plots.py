@@ -10,7 +10,7 @@ from benchmarks.figures import Figure, number
 
 __all__ = ["plot", "plot_curves"]
 
-_ROW, _LEFT, _WIDTH, _TOP = 34, 330, 420, 46
+_ROW, _LEFT, _WIDTH, _TOP = 34, 370, 420, 46
 
 
 def plot(path: Path, title: str, figures: Sequence[Figure]) -> None:
