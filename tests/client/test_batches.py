@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,16 +15,18 @@ from aimessage.client.consumers import Filter
 from aimessage.client.history import history
 from aimessage.client.inbox import take_in
 from aimessage.client.letter import Letter
+from aimessage.client.links import OpenLink
 from aimessage.client.outbox import Draft
 from aimessage.client.pins import pin_of
 from aimessage.client.profile import load_profile
 from aimessage.client.pushes import Pushes
-from aimessage.e2ee.bodies import BODY_BYTES, MOST_PARTS, Body, Receipts, batch_of, encode_body
+from aimessage.client.sender import Sender
+from aimessage.e2ee.bodies import BODY_BYTES, MOST_PARTS, Body, Receipts, batch_of, decode_body, encode_body
 from aimessage.e2ee.reports import decode_receipts
-from aimessage.errors import DecryptionFailed
+from aimessage.errors import AimessageError, DecryptionFailed, Denied, MailboxFull, TooLarge
 from aimessage.types import MessageId, Username, message_id_text
-from aimessage.wire.frames import Deliver, MailClass
-from support.island import Island, Islander
+from aimessage.wire.frames import Deliver, MailClass, Post
+from support.island import Island, Islander, IslandLink
 from support.machines import QUIET, Machine, enrolled, heard
 from support.relay import running_relay
 
@@ -584,3 +586,143 @@ async def test_what_is_taken_in_at_once_is_not_too_long() -> None:
     for number in range(8):
         pushes.put(Deliver(1, number, "alice", an_id(number), 0, 0, 0, 0, bytes(64 << 10)))
     assert [len(await pushes.take(200)) for _ in range(3)] == [3, 3, 2]
+
+
+# A relay that changes its mind.
+
+
+def too_large_over(size: int) -> Callable[[Post], AimessageError | None]:
+    return lambda post: TooLarge("too large") if len(post.sealed) > size else None
+
+
+@pytest.mark.parametrize("how", ["blocked", "refused"])
+def test_a_second_try_that_comes_to_nothing_leaves_the_batch_as_it_was(pair: Pair, how: str) -> None:
+    ids = pair.save("one", "two")
+    pair.alice.flush()
+    pair.bobby.lose_vault()
+    pair.bobby.receive(pair.mail())
+    pair.bobby.flush()
+    pair.alice.receive(pair.mail("alice"))
+    if how == "blocked":
+        with pair.alice.here.vault.transaction() as vault:
+            gate.block(pair.alice.here, vault, BOBBY)
+            gate.accept(pair.alice.here, vault, BOBBY)
+    else:
+        pair.island.judge = lambda post: Denied("no") if post.attempt else None
+        pair.alice.flush()
+    assert pair.fates(ids) == {"accepted"} and pair.rows("outbox") == 0
+    pair.island.judge = lambda post: None
+    pair.island.clock.pass_by(timedelta(hours=2))
+    pair.bobby.lose_vault()
+    pair.settle(4)
+    assert pair.texts()[-2:] == ["one", "two"] and pair.fates(ids) == {"delivered"}
+
+
+def test_a_batch_of_which_nothing_is_left_stops_nobody(pair: Pair) -> None:
+    pair.save("one", "two")
+    with pair.alice.here.vault.transaction() as vault:
+        vault.run("UPDATE batches SET bodies = x''")
+        vault.run("UPDATE outbox SET sealed = x''")
+    last = pair.save("three")
+    pair.settle()
+    pair.island.clock.pass_by(timedelta(seconds=31))  # what was in it has a place, and is missed
+    pair.settle()
+    assert pair.texts() == ["three"] and pair.fates(last) == {"delivered"} and pair.rows("outbox") == 0
+
+
+def test_who_is_blocked_hears_nothing_of_what_came_before(pair: Pair) -> None:
+    messages = [(an_id(1), message(1, "one")), (an_id(2), message(2, "two"))]
+    pair.bobby.receive([from_alice(pair, batch_of(messages))])
+    pair.bobby.read()
+    pair.bobby.flush()
+    with pair.bobby.here.vault.transaction() as vault:
+        gate.block(pair.bobby.here, vault, Username("alice"))
+    pair.island.mailboxes.clear()
+    pair.bobby.receive([from_alice(pair, batch_of(messages)), from_alice(pair, messages[0][1], an_id(1))])
+    pair.bobby.flush()
+    assert not pair.mail("alice")
+
+
+def test_receipts_that_went_along_with_what_was_taken_apart_are_told_all_the_same(pair: Pair) -> None:
+    theirs = pair.bobby.save("alice", "a message of bobby's")
+    pair.bobby.flush()
+    pair.alice.receive(pair.mail("alice"))
+    pair.island.mailboxes["alice"] = []
+    ids = pair.save("one" + "x" * 900, "two" + "x" * 900)
+    assert pair.rows("receipts") == 0  # it goes along
+    pair.island.judge = too_large_over(2_000)
+    pair.settle(4)
+    assert pair.fates(ids) == {"delivered"} and pair.bobby.fate(theirs) in ("delivered", "read")
+
+
+def test_a_relay_that_kept_what_it_refused_brings_nothing_twice_and_the_receipt_counts(pair: Pair) -> None:
+    def judge(post: Post) -> AimessageError | None:
+        if len(post.sealed) <= 2_000:
+            return None
+        pair.island.post("alice", post)
+        return TooLarge("too large")
+
+    pair.island.judge = judge
+    texts = ["one" + "x" * 900, "two" + "x" * 900]
+    ids = pair.save(*texts)
+    pair.settle(4)
+    assert pair.texts() == texts and pair.fates(ids) == {"delivered"}
+
+
+def test_a_second_try_that_is_taken_apart_heals_all_that_did_not_open(pair: Pair) -> None:
+    texts = [f"{number}" + "x" * 900 for number in range(3)]
+    ids = pair.save(*texts)
+    pair.alice.flush()
+    pair.bobby.lose_vault()
+    pair.island.judge = too_large_over(3_200)  # one with its prekeys fits
+    pair.settle(5)
+    pair.island.clock.pass_by(timedelta(seconds=90))
+    pair.settle()
+    assert sorted(pair.texts()[-3:]) == texts and pair.fates(ids) == {"delivered"}
+    assert {each.type for each in pair.bobby.shown} == {"message"}
+
+
+def test_what_is_taken_apart_stays_before_what_comes_behind_it(pair: Pair) -> None:
+    texts = [f"{number} " + "x" * 900 for number in range(10)]
+    pair.save(*texts)
+    pair.save("small")
+    pair.island.judge = lambda post: TooLarge("too large") if len(post.sealed) > 2_200 else MailboxFull("full")
+    pair.alice.flush()
+    with pair.alice.here.vault.reading() as vault:
+        rows = vault.run("SELECT id FROM outbox ORDER BY row").fetchall()
+        sequences = []
+        for (message_id,) in rows:
+            (kept,) = vault.run("SELECT body FROM sent WHERE id = ?", (message_id,)).fetchone()
+            sequences.append(decode_body(vault.unseal("sent.body", message_id, kept)).sequence)
+    assert len(rows) == 11 and sequences == sorted(sequences)
+    assert not outbox.abandon(pair.alice.here, [MessageId(rows[0][0])], Denied("no"))  # it may have left
+    pair.island.judge = too_large_over(2_200)
+    pair.settle(3)
+    assert pair.texts() == [*texts, "small"]
+    assert {each.flags for each in pair.bobby.shown} == {()}
+
+
+def test_a_message_that_is_accepted_is_told_so_whatever_becomes_of_those_behind_it(pair: Pair) -> None:
+    mine, other = (outbox.save(pair.alice.here, BOBBY, Letter(text, ttl=timedelta(hours=1))) for text in ("me", "they"))
+    pair.island.judge = lambda post: MailboxFull("full") if post.message_id == other else None
+
+    async def brought() -> str:
+        link = IslandLink(pair.island, "alice", None, lost_after=False)
+
+        class Way:
+            is_open = True
+
+            async def link(self) -> OpenLink:
+                return link  # type: ignore[return-value]  # what of it is used
+
+        return await Sender(pair.alice.here, Way()).brought(BOBBY, mine, timedelta(seconds=5))
+
+    assert asyncio.run(brought()) == "accepted"
+    assert pair.alice.fate(other) == "waiting"
+
+
+def test_what_is_held_for_a_consumer_is_looked_up_by_its_envelope(pair: Pair) -> None:
+    with pair.alice.here.vault.reading() as vault:
+        sql = "SELECT 1 FROM inbox INDEXED BY inbox_envelope WHERE sender = ? AND envelope = ? AND held = 1"
+        [(*_, plan)] = vault.run(f"EXPLAIN QUERY PLAN {sql}", ("alice", b"")).fetchall()
+    assert "inbox_envelope (sender=? AND envelope=?)" in plan

@@ -21,7 +21,7 @@ from aimessage.client.vault import Vault
 from aimessage.crypto.random import system_entropy
 from aimessage.e2ee.bodies import BODY_BYTES
 from aimessage.e2ee.identity import Token, open_account
-from aimessage.errors import LinkLost
+from aimessage.errors import AimessageError, LinkLost
 from aimessage.types import Address, MessageId, RelayId, SecretBytes, Username
 from aimessage.wire.bundles import Bundle
 from aimessage.wire.frames import Accepted, BundleAnswer, Deliver, FetchBundle, Post
@@ -140,6 +140,8 @@ class Island:
     bundles: dict[str, bytes] = field(default_factory=dict)
     mailboxes: dict[str, list[Deliver]] = field(default_factory=dict)
     positions: int = 0
+    judge: Callable[[Post], AimessageError | None] = lambda post: None
+    """Why the relay refuses a post, if it does."""
 
     def post(self, sender: str, post: Post) -> None:
         """Store a message once per (sender, id, attempt)."""
@@ -181,6 +183,8 @@ class IslandLink:
             answer = BundleAnswer(1, self._island.bundles[frame.username])
         else:
             assert isinstance(frame, Post)
+            if refusal := self._island.judge(frame):
+                raise refusal
             self._island.post(self._name, frame)
             day = int(timedelta(days=30).total_seconds() * 1000)
             answer = Accepted(1, 0, int(self._island.clock.monotonic() * 1000) + day)
@@ -213,7 +217,7 @@ class IslandLink:
         for build in builds:
             try:
                 results.append(await self.request(build, answer))
-            except LinkLost as error:
+            except AimessageError as error:
                 results.append(error)
         return results
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from aimessage.client.owed import owe_receipts
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, batch_of, decode_body, encode_body, parts_of
+from aimessage.e2ee.reports import decode_receipts
 from aimessage.types import MessageId, Username
 
 __all__ = [
@@ -81,13 +83,15 @@ def believed(
     return [MessageId(row[0]) for row in rows], [each for row in rows for each in split(row[1])]
 
 
-def sealed_for(vault: Transaction, batch_id: MessageId, pin: bytes | None) -> bytes:
+def sealed_for(vault: Transaction, batch_id: MessageId, pin: bytes | None) -> bytes | None:
     """Return the padded body of a batch that is now sealed anew, for the identity *pin*, with what of it is not over.
 
-    From now on its envelope is of these messages. The caller's duty: there are some.
+    From now on its envelope is of these messages. None: nothing of it is left.
     """
     (sealed,) = vault.run("SELECT bodies FROM batches WHERE id = ?", (batch_id,)).fetchone()
     members = [message_id for message_id, _ in _opened(vault, batch_id, sealed)]
+    if not members:
+        return None
     vault.run("UPDATE batches SET pin = ?, members = ? WHERE id = ?", (pin, joined(members), batch_id))
     vault.run_many("UPDATE sent SET pin = ? WHERE id = ?", [(pin, message_id) for message_id in members])
     return vault.unseal(_PLACE, batch_id, sealed)
@@ -118,26 +122,42 @@ def strike(vault: Transaction, ids: Sequence[MessageId]) -> None:
 
 
 def unpack(vault: Transaction, batch_id: MessageId) -> None:
-    """The relay does not take so much at once: each message of the batch waits alone now, in its place of our order.
+    """The relay does not take so much at once: the batch's messages wait unsealed again, in their place of our order.
 
-    Should the relay have kept the envelope all the same, its messages are known by their ids.
+    Of one that is sent again, the first stays under the envelope's id, for which its recipient waits. Should the relay
+    have kept the envelope all the same, its messages are known by their ids, and a receipt for it is still believed.
     """
     found = vault.run(
-        "SELECT outbox.peer, attempt, mail_class, expires_at, bodies FROM outbox "
+        "SELECT outbox.row, outbox.peer, attempt, mail_class, expires_at, bodies FROM outbox "
         "JOIN batches ON batches.id = outbox.id WHERE outbox.id = ?",
         (batch_id,),
     ).fetchone()
     if found is None:
         return
-    *columns, sealed = found
-    for message_id, body in _opened(vault, batch_id, sealed):
+    row, peer, attempt, mail_class, expires_at, sealed = found
+    report, parts = decode_body(vault.unseal(_PLACE, batch_id, sealed)).report, _opened(vault, batch_id, sealed)
+    for receipt, ids in decode_receipts(report) if report else ():  # they went nowhere
+        owe_receipts(vault, [(peer, message_id, int(receipt)) for message_id in ids], receipt)
+    (last,) = vault.run("SELECT max(row) FROM outbox").fetchone()
+    vault.run(  # what comes behind it goes behind all that there is, with room in front
+        "UPDATE outbox SET row = row + ? WHERE peer = ? AND mail_class = ? AND row > ?",
+        (last + len(parts), peer, mail_class, row),
+    )
+    vault.run("DELETE FROM outbox WHERE id = ?", (batch_id,))
+    if attempt:
+        first = vault.seal(_PLACE, batch_id, encode_body(batch_of(parts[:1])))
+        vault.run("UPDATE batches SET bodies = ? WHERE id = ?", (first, batch_id))
+        waiting = [batch_id, *(message_id for message_id, _ in parts[1:])]
+    else:
+        vault.run("UPDATE batches SET bodies = x'' WHERE id = ?", (batch_id,))
+        waiting = [message_id for message_id, _ in parts]
+    for message_id, body in parts[1:] if attempt else parts:
         kept = vault.seal("sent.body", message_id, encode_body(body))
-        vault.run("UPDATE sent SET body = ?, batch = NULL WHERE id = ?", (kept, message_id))
-        vault.run(
-            "INSERT INTO outbox (peer, attempt, mail_class, expires_at, id, sealed) VALUES (?, ?, ?, ?, ?, x'')",
-            (*columns, message_id),
-        )
-    forget(vault, [batch_id])
+        vault.run("UPDATE sent SET body = ? WHERE id = ?", (kept, message_id))
+    vault.run_many(
+        "INSERT INTO outbox (row, peer, attempt, mail_class, expires_at, id, sealed) VALUES (?, ?, ?, ?, ?, ?, x'')",
+        [(last + 1 + at, peer, attempt, mail_class, expires_at, each) for at, each in enumerate(waiting)],
+    )
 
 
 def forget(vault: Transaction, batch_ids: Sequence[MessageId]) -> None:

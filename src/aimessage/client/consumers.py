@@ -235,12 +235,12 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
 def settled_among(here: Here, keys: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
     """Return which of these envelopes, (sender, id), nobody needs the relay's copy of any more."""
     alone = (
-        "SELECT 1 FROM inbox WHERE sender = ?1 AND id = ?2 AND (state = 'asked' OR "
+        "SELECT 1 FROM inbox INDEXED BY inbox_message WHERE sender = ?1 AND id = ?2 AND (state = 'asked' OR "
         "(held = 1 AND state NOT IN ('shown', 'handled', 'dead')) OR "
         "EXISTS (SELECT 1 FROM retries WHERE peer = ?1 AND id = ?2 AND asked = 0))"
     )
     of_batch = (
-        "SELECT 1 FROM inbox WHERE sender = ? AND envelope = ? AND held = 1 "
+        "SELECT 1 FROM inbox INDEXED BY inbox_envelope WHERE sender = ? AND envelope = ? AND held = 1 "
         "AND state NOT IN ('shown', 'handled', 'dead')"
     )
     with here.vault.reading() as vault:
@@ -261,8 +261,11 @@ def forget_held(here: Here, keys: Iterable[tuple[str, bytes]]) -> None:
     """The relay's copies of these envelopes have been told to go."""
     with here.vault.transaction() as vault:
         for key in keys:
-            vault.run("UPDATE inbox SET held = 0 WHERE sender = ? AND id = ?", key)
-            vault.run("UPDATE inbox SET held = 0 WHERE sender = ? AND envelope = ? AND held = 1", key)
+            vault.run("UPDATE inbox INDEXED BY inbox_message SET held = 0 WHERE sender = ? AND id = ?", key)
+            vault.run(
+                "UPDATE inbox INDEXED BY inbox_envelope SET held = 0 WHERE sender = ? AND envelope = ? AND held = 1",
+                key,
+            )
 
 
 def take_answer(here: Here, message_id: MessageId) -> Message | None:

@@ -51,7 +51,7 @@ def _send_again(here: Here, vault: Transaction, peer: Username, pin: bytes, enve
     rows = vault.run(
         "SELECT id, attempt, body IS NULL AND batch IS NULL FROM sent "  # noqa: S608 - marks
         f"WHERE id IN ({marks}) AND peer = ? AND pin = ? AND fate IN ('waiting', 'accepted') "
-        "AND (batch IS NULL OR batch = ?)",
+        "AND (batch IS NULL OR batch = ? OR body IS NOT NULL)",
         (*members, peer, pin, envelope_id),
     ).fetchall()
     if not rows:

@@ -40,9 +40,11 @@ async def work_off(
     async with peer_lock(here.profile.directory, recipient, here.waiting, patient=patient):
         is_more = True
         while is_more and (rows := await _next_lot(here, link, recipient)):
-            accepted, is_more = await _post(here, link, recipient, rows)
+            accepted, is_more, trouble = await _post(here, link, recipient, rows)
             if on_accepted is not None:
                 on_accepted(accepted)
+            if trouble is not None:
+                raise trouble
 
 
 async def _next_lot(here: Here, link: OpenLink, recipient: Username) -> list[Row]:
@@ -79,12 +81,13 @@ def _waits(vault: Transaction, recipient: Username) -> bool:
     return vault.run("SELECT 1 FROM outbox WHERE peer = ? LIMIT 1", (recipient,)).fetchone() is not None
 
 
-async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[Row]) -> tuple[set[MessageId], bool]:
+async def _post(
+    here: Here, link: OpenLink, recipient: Username, rows: Sequence[Row]
+) -> tuple[set[MessageId], bool, AimessageError | None]:
     """Hand *rows* to the relay, all in one turn, and settle in one commit what it said of each.
 
-    Return the accepted, and whether more waits for *recipient*.
-
-    Raises the first error that leaves its row in the outbox: nobody knows what became of it, or it may be sent again.
+    Return the accepted, whether more waits for *recipient*, and the first error that leaves its row in the outbox:
+    nobody knows what became of it, or it may be sent again.
     """
 
     def post(row: Row) -> Callable[[int], Post]:
@@ -105,14 +108,12 @@ async def _post(here: Here, link: OpenLink, recipient: Username, rows: Sequence[
         for row, error in refusals:
             if error in open_errors:
                 continue
-            if row.members is not None and isinstance(error, TooLarge):
-                batches.unpack(vault, row.id)  # another relay's limit, or a new one: each leaves by itself
+            if len(row.ids) > 1 and isinstance(error, TooLarge):
+                batches.unpack(vault, row.id)  # another relay's limit, or a new one: smaller ones leave instead
             else:  # its own sender asks for its fate; those behind it in the line are not to blame
                 fates.settle(here, vault, row.id, "refused", error.code)
         is_more = _waits(vault, recipient)
-    if open_errors:
-        raise open_errors[0]
-    return set(accepted), is_more
+    return set(accepted), is_more, open_errors[0] if open_errors else None
 
 
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:

@@ -89,15 +89,17 @@ def settle(here: Here, vault: Transaction, envelope_id: MessageId, fate: str, co
 
 def end(here: Here, vault: Transaction, ids: Sequence[MessageId], fate: str, code: str) -> None:
     """These messages, out of the outbox already if each was alone, end with *fate* and *code*, unless they are over."""
+    ended = []
     for message_id in ids:
         row = vault.run("SELECT fate FROM sent WHERE id = ?", (message_id,)).fetchone()
         if row is None or not _may_become(row[0], fate):
             continue  # control mail, or a receipt overtook the answer
+        ended.append(message_id)
         vault.run(  # nobody can ask for it again: its body goes
             "UPDATE sent SET fate = ?, code = ?, changed_at = ?, owner = NULL, body = NULL WHERE id = ?",
             (fate, code, here.now_ms, message_id),
         )
-    batches.strike(vault, ids)
+    batches.strike(vault, ended)
 
 
 def settle_all_to(here: Here, vault: Transaction, peer: Username, code: str) -> None:

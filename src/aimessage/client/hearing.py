@@ -42,6 +42,8 @@ class Hearing:
             self._has_held[sender] = shelf.has_held(self._vault, sender)
         if self._has_held[sender]:
             self._heard[key] = shelf.release_following(self._here, self._vault, sender, following)
+            if sender in self._early:
+                self._early[sender] -= self._heard[key].next - following.next
         else:
             self._heard[key] = following
         return self._heard[key] is not following

@@ -124,16 +124,29 @@ class _Intake:
     def _again(self, envelope: Envelope) -> bool:
         """Return whether the relay's copy of what has had its effect may go."""
         key = envelope.sender, envelope.message_id
-        columns = "SELECT row, id, state, wants FROM inbox WHERE sender = ? AND"
-        found = self._vault.run(f"{columns} id = ? AND held = 1", key).fetchall()
-        found += self._vault.run(f"{columns} envelope = ? AND held = 1", key).fetchall()
+        columns = "SELECT row, id, state, wants FROM inbox INDEXED BY"
+        alone = f"{columns} inbox_message WHERE sender = ? AND id = ? AND held = 1"
+        of_batch = f"{columns} inbox_envelope WHERE sender = ? AND envelope = ? AND held = 1"
+        found = self._vault.run(alone, key).fetchall() + self._vault.run(of_batch, key).fetchall()
         open_ones = [each for each in found if each[2] not in ("shown", "handled", "dead")]
         if open_ones and self._until_handled:
             return False
         for _, message_id, _, wants in open_ones:
             owe_receipt(self._vault, envelope.sender, MessageId(message_id), wants, Receipts.DELIVERED)
         self._vault.run_many("UPDATE inbox SET held = 0 WHERE row = ?", [(each[0],) for each in found])
+        if not found:
+            self._tell_again(envelope)
         return True
+
+    def _tell_again(self, envelope: Envelope) -> None:
+        """Owe a contact the receipt of a message that came in a batch before: it knows no such batch any more."""
+        row = self._vault.run(
+            "SELECT wants FROM inbox INDEXED BY inbox_message WHERE sender = ? AND id = ? AND kind = 'message' "
+            "AND envelope IS NOT NULL AND state NOT IN ('pending', 'quarantined', 'dead')",
+            (envelope.sender, envelope.message_id),
+        ).fetchone()
+        if row and gate.ruling_on(self._vault, self._policy, self._peer(envelope.sender)) is Ruling.ADMIT:
+            owe_receipt(self._vault, envelope.sender, envelope.message_id, row[0], Receipts.DELIVERED)
 
     def _effect(self, peer: Peer, envelope: Envelope, opened: Opened, body: Body, ruling: Ruling) -> bool:
         peer.conversation = opened.conversation
@@ -170,7 +183,8 @@ class _Intake:
         for message_id, body in parts:
             part = msgspec.structs.replace(envelope, message_id=message_id)
             if message_id in seen or (peer.name, message_id) in self._seen:
-                held, kept = self._came_before(part, envelope.message_id)
+                is_heard = ruling is Ruling.ADMIT  # who is not, is told nothing
+                held, kept = self._came_before(part, envelope.message_id) if is_heard else (False, False)
             else:
                 arrival = self._arrival(part, msgspec.structs.replace(content, body=body))
                 arrival.envelope = envelope.message_id
@@ -194,19 +208,20 @@ class _Intake:
         return arrival.held, kept is Ruling.ADMIT
 
     def _came_before(self, part: Envelope, envelope_id: MessageId) -> tuple[bool, bool]:
-        """Return of a message that came before, in another envelope, what `_take_part` does: its sender's vault was
-        rolled back, or knows nothing of our receipt. From now on it is this envelope that counts.
+        """Return of a contact's message that came before, in another envelope, what `_take_part` does: its vault was
+        rolled back, or the relay took it for lost. From now on it is this envelope that counts.
         """
         found = self._vault.run(
-            "SELECT row, state, held FROM inbox WHERE sender = ? AND id = ? AND kind = 'message'",
+            "SELECT row, state, held FROM inbox WHERE sender = ? AND id = ? AND kind = 'message' "
+            "AND state NOT IN ('pending', 'quarantined', 'dead')",
             (part.sender, part.message_id),
         ).fetchone()
         if found is None:
             return False, False
         row, state, held = found
-        held = bool(held) and state not in ("shown", "handled", "dead") and self._until_handled
+        held = bool(held) and state not in ("shown", "handled") and self._until_handled
         self._vault.run("UPDATE inbox SET envelope = ?, held = ? WHERE row = ?", (envelope_id, int(held), row))
-        return held, state != "pending"
+        return held, True
 
     def _admit(self, peer: Peer, arrival: Arrival, body: Body, ruling: Ruling) -> Ruling:
         """Do with one message what the gate says; return that."""

@@ -59,9 +59,10 @@ class Line:
 
     def add(self, entry: Entry) -> None:
         """Give a message its place in our order. It is sealed when its envelope is full, or by `end`."""
-        peer = self._peer
-        peer.sent_sequence += 1
-        entry.body = msgspec.structs.replace(entry.body, vault_id=self._vault_id, sequence=peer.sent_sequence)
+        if not entry.body.sequence:  # one that was taken out of a batch keeps its own
+            self._peer.sent_sequence += 1
+            number = self._peer.sent_sequence
+            entry.body = msgspec.structs.replace(entry.body, vault_id=self._vault_id, sequence=number)
         size = part_bytes(entry.body)
         # What ends early travels alone: the relay drops an envelope as a whole.
         if entry.body.expires_at or self._size + size > self._most or len(self._open) == MOST_PARTS:

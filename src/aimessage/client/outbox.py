@@ -282,8 +282,8 @@ def abandon(here: Here, ids: Sequence[MessageId], error: AimessageError) -> set[
     with here.vault.transaction() as vault:
         for message_id in ids:
             found = vault.run(
-                "SELECT id = ?1, sealed = x'' FROM outbox "
-                "WHERE id = ?1 OR id = (SELECT batch FROM sent WHERE sent.id = ?1)",
+                "SELECT id = ?1, sealed = x'', NOT EXISTS (SELECT 1 FROM sent WHERE id = ?1 AND batch NOT NULL) "
+                "FROM outbox WHERE id = ?1 OR id = (SELECT batch FROM sent WHERE sent.id = ?1)",
                 (message_id,),
             ).fetchone()
             is_unsealed = found is not None and all(found)

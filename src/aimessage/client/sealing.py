@@ -134,26 +134,27 @@ def seal_waiting(here: Here, vault: Transaction, recipient: Username, places: Pl
     before, rows, run = peer.conversation, list[Row](), list[tuple[Row, Body]]()
     looked_at = max(count, MOST_PARTS) if mail_class == MailClass.MESSAGE else count
     for row in _within_bytes(_oldest(vault, recipient, mail_class, looked_at)):
-        body = _unnumbered(vault, row)
+        body = _shareable(vault, row)
         if body is None or (run and body.sent_at - run[0][1].sent_at > _TOGETHER_MS):
             rows += _seal_run(vault, peer, run, places.room)
             run = []
         if body is not None:
             run.append((row, body))
         else:
-            rows.append(row if row.sealed else _seal(vault, peer, row))
+            rows += [row] if row.sealed else _seal(vault, peer, row)
     rows += _seal_run(vault, peer, run, places.room)
     if peer.conversation is not before:
         vault.save_peer(peer)
     return rows[:count]
 
 
-def _unnumbered(vault: Transaction, row: Row) -> Body | None:
-    """Return the body of a message that may travel with its neighbours, because it has no place in our order yet."""
+def _shareable(vault: Transaction, row: Row) -> Body | None:
+    """Return the body of a message that may travel with its neighbours; None if it may not."""
     if not row.may_share:
         return None
     (stored,) = vault.run("SELECT body FROM sent WHERE id = ?", (row.id,)).fetchone()
     body = decode_body(vault.unseal("sent.body", row.id, stored))
+    # What was taken out of a batch has a place, and goes alone: whatever a relay announces, it refuses no batch twice.
     return None if body.sequence else body
 
 
@@ -185,7 +186,9 @@ def _by_the_relays_clock(row: Row, offset: int) -> int:
     return max(1, row.expires_at + offset)
 
 
-def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
+def _seal(vault: Transaction, peer: Peer, row: Row) -> list[Row]:
+    """Seal one row; of a batch of which nothing is left, there is none."""
+    body: bytes | None
     if row.body is not None:
         body = vault.unseal("outbox.body", row.id, row.body)
     elif row.members is not None:
@@ -194,16 +197,21 @@ def _seal(vault: Transaction, peer: Peer, row: Row) -> Row:
         body = _numbered(vault, peer, row.id)
         # Believe a receipt, and honour a retry, of exactly the identity that this is sealed for.
         vault.run("UPDATE sent SET pin = ? WHERE id = ?", (pin_of(peer.conversation.identity), row.id))
+    if body is None:
+        vault.run("DELETE FROM outbox WHERE row = ?", (row.row,))
+        return []
     peer.conversation, sealed = peer.conversation.seal(row.id, row.attempt, body, entropy=vault.draw)
     vault.run("UPDATE outbox SET sealed = ?, body = NULL WHERE id = ?", (sealed, row.id))
-    return msgspec.structs.replace(row, sealed=sealed)
+    if row.members is not None:  # those that are over are not in it any more
+        row = msgspec.structs.replace(row, members=batches.joined(batches.members_of(vault, row.id)))
+    return [msgspec.structs.replace(row, sealed=sealed)]
 
 
 def _seal_run(vault: Transaction, peer: Peer, run: Sequence[tuple[Row, Body]], room: int) -> list[Row]:
     """Seal neighbours, in as few envelopes as hold them. An envelope takes the first place of what is in it."""
     rows = [row for row, _ in run]
     if len(rows) == 1:
-        return [_seal(vault, peer, rows[0])]
+        return _seal(vault, peer, rows[0])
     if not rows:
         return []
     line, sealed = Line(vault, peer, room), list[Row]()

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from aimessage.client import fates, outbox
 from aimessage.client.account import Here
@@ -94,21 +94,24 @@ class Sender:
                         await self._try(recipient, message_id, accepted)
                         fate = "accepted" if message_id in accepted else fates.fate_of(self._here, message_id)
                         break
-                    except Temporary as error:
-                        last = error
-                        delay = next(delays)  # doubled each time, also where the relay names another
-                        await self._here.waiting.pause(
-                            error.retry_after.total_seconds() if error.retry_after else delay
-                        )
-                    except MailboxFull as error:
-                        raise self.kept(error, message_id) from None
                     except AimessageError as error:
-                        if outbox.abandon(self._here, [message_id], error):
-                            raise
-                        raise self.kept(error, message_id) from None
+                        if message_id in accepted:  # the trouble is another's, behind this one
+                            fate = "accepted"
+                            break
+                        last = error
+                    if not isinstance(last, Temporary):
+                        self._give_up(last, message_id)
+                    delay = next(delays)  # doubled each time, also where the relay names another
+                    await self._here.waiting.pause(last.retry_after.total_seconds() if last.retry_after else delay)
         if fate == "waiting" and (fate := fates.fate_of(self._here, message_id)) == "waiting":
             raise self.kept(last, message_id)
         return fate
+
+    def _give_up(self, error: AimessageError, message_id: MessageId) -> NoReturn:
+        """Raise *error*: of a message that may have left, or that has to wait for room, it says that it is kept."""
+        if not isinstance(error, MailboxFull) and outbox.abandon(self._here, [message_id], error):
+            raise error
+        raise self.kept(error, message_id)
 
     async def brought_all(
         self, recipient: Username, ids: Sequence[MessageId], limit: timedelta
@@ -127,17 +130,15 @@ class Sender:
                     first, is_over, trouble = waiting[0], True, silence
                     try:
                         await self._try(recipient, first, accepted)
-                    except Temporary as error:
-                        trouble = error
-                        delay = next(delays)
-                        await here.waiting.pause(error.retry_after.total_seconds() if error.retry_after else delay)
-                        is_over = False
                     except AimessageError as error:  # its own end, or the trouble of all of them
-                        trouble = error
+                        trouble, is_over = error, not isinstance(error, Temporary)
                     waiting = [each for each in waiting if each not in accepted]
                     waiting = fates.waiting_among(here, waiting) if waiting else []
                     if is_over and first in waiting:
                         break
+                    if waiting and not is_over:
+                        delay = next(delays)
+                        await here.waiting.pause(trouble.retry_after.total_seconds() if trouble.retry_after else delay)
         if accepted.issuperset(ids):
             return ["accepted"] * len(ids)
         return self._told(ids, waiting, trouble)
