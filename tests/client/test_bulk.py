@@ -136,6 +136,9 @@ async def test_a_full_mailbox_takes_the_first_and_the_others_are_kept(tmp_path: 
             async with connect(bobby) as me:
                 later += [message.id for message in await waiting(me)]
         assert later == [each.message_id for each in full]
+        async with connect(alice) as me:
+            last = await me.send("bobby", "at last")
+        assert [(message.id, message.text) for message in await heard(bobby, 1)] == [(last.id, "at last")]
 
 
 async def test_at_a_relays_pace_they_take_their_time(tmp_path: Path) -> None:
@@ -250,3 +253,15 @@ async def test_an_agent_that_is_closed_keeps_what_has_not_left_and_says_so(tmp_p
         async with connect(alice) as me:
             named.append((await me.send("bobby", "three")).id)
         assert [message.id for message in await heard(bobby, 3)] == named
+
+
+async def test_an_agent_that_is_closed_before_a_message_is_saved_says_so(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, _ = await enrolled(tmp_path, url, "alice", "bobby")
+        async with connect(alice) as me:
+            sending = asyncio.create_task(me.send("bobby", "hello"))
+            await asyncio.sleep(0)  # it has begun, and its turn's commit is due
+        [error] = await asyncio.gather(sending, return_exceptions=True)
+        assert isinstance(error, Temporary) and error.hint and error.message_id is None
+        async with connect(alice) as me:
+            assert me.history() == []

@@ -24,9 +24,9 @@ from aimessage.client.needs import Need
 from aimessage.client.presence import UserPresence, list_users
 from aimessage.client.reading import Budget, InboxPage, Query, Slice
 from aimessage.client.receiver import Receiver
-from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
 from aimessage.client.sent import Sent, wanted_receipts
+from aimessage.client.sharing import SharedSends
 from aimessage.client.taking import answer_to, what_comes
 from aimessage.errors import (
     AimessageError,
@@ -47,7 +47,7 @@ class Agent(LocalAgent):
         self._connection = Connection(here)
         self._changes = Changes(here.vault)
         self._sender = Sender(here, self._connection)
-        self._saving = SharedSaving(here, self._connection, self._sender)
+        self._sends = SharedSends(here, self._connection, self._sender)
         self._bulk = Bulk(here, self._connection, self._sender)
         self._receiver = Receiver(here, self._connection, self._changes, notice or logging.getLogger(__name__).warning)
 
@@ -58,7 +58,7 @@ class Agent(LocalAgent):
 
     def close(self) -> None:
         """Close the link and the vault."""
-        self._saving.close()
+        self._sends.close()
         self._sender.close()
         self._connection.close()
         self._here.close()
@@ -142,7 +142,7 @@ class Agent(LocalAgent):
     async def _send(self, to: str, letter: Letter, wait_for: str, limit: timedelta) -> Sent:
         until = asyncio.get_running_loop().time() + limit.total_seconds()
         draft = self._sender.draft(to, letter)
-        message_id, fate = await self._saving.bring(draft, limit)
+        message_id, fate = await self._sends.bring(draft, limit)
         sent = Sent(message_id_text(message_id), draft.recipient, fate, self)
         if FATES[sent.state] >= FATES[wait_for]:
             return sent
@@ -170,7 +170,7 @@ class Agent(LocalAgent):
         letter = Letter(text, data, thread, hops=hops, allow_secrets=allow_secrets)
         awaited_until = self._here.now_ms + limit // timedelta(milliseconds=1)
         draft = self._sender.draft(to, letter, awaited_until=awaited_until)
-        message_id = await self._saving.save(draft)
+        message_id = await self._sends.save(draft)
 
         async def accepted() -> None:
             await self._sender.accepted(draft.recipient, message_id, limit)

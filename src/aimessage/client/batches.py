@@ -1,7 +1,8 @@
 """Messages that travel in one envelope: their bodies are kept together, sealed at rest, each until it is over.
 
-An envelope with several messages has an id of its own, which only the two agents' programs see. A message is in one
-batch for good: what is sealed again carries those of its messages that are still open, under the same id.
+An envelope with several messages has an id of its own, which only the two agents' programs and the relay see. What is
+sealed again carries those of its messages that are still open, under the same id. A message leaves its batch only
+where a relay does not take so much at once: `unpack`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from aimessage.client.owed import owe_receipts
 from aimessage.client.transaction import Transaction
 from aimessage.e2ee.bodies import Body, batch_of, decode_body, encode_body, parts_of
 from aimessage.e2ee.reports import decode_receipts
-from aimessage.types import MessageId, Username
+from aimessage.types import ID_BYTES, MessageId, Username
 
 __all__ = [
     "are_kept",
@@ -29,7 +30,6 @@ __all__ = [
     "unpack",
 ]
 
-_ID_BYTES = 16
 _PLACE = "batches.bodies"
 
 
@@ -40,7 +40,7 @@ def joined(ids: Iterable[MessageId]) -> bytes:
 
 def split(members: bytes) -> list[MessageId]:
     """Return the ids that `joined` put together."""
-    return [MessageId(members[at : at + _ID_BYTES]) for at in range(0, len(members), _ID_BYTES)]
+    return [MessageId(members[at : at + ID_BYTES]) for at in range(0, len(members), ID_BYTES)]
 
 
 def keep(

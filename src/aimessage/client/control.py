@@ -16,7 +16,7 @@ from aimessage.e2ee.bodies import Body, Receipts
 from aimessage.e2ee.identity import Identity
 from aimessage.e2ee.reports import IDS_PER_REPORT, decode_receipts, decode_retry, encode_retry
 from aimessage.errors import AimessageError, MalformedOctets, Temporary
-from aimessage.types import MessageId, Username
+from aimessage.types import ID_BYTES, MessageId, Username
 
 __all__ = ["ATTEMPTS", "Debts", "debts", "flush", "hear_receipts", "heed", "is_owed"]
 
@@ -77,8 +77,8 @@ def debts(here: Here) -> Debts:
         receipts = vault.run("SELECT id, fate FROM receipts LIMIT ?", (_LOOKED_AT,)).fetchall()
         retries = vault.run("SELECT 1 FROM retries WHERE asked = 0 LIMIT 1").fetchone()
         owners = vault.run(  # who saved a batch's first message sends all of it
-            "SELECT DISTINCT sent.owner FROM outbox LEFT JOIN batches ON batches.id = outbox.id "
-            "LEFT JOIN sent ON sent.id = coalesce(substr(batches.members, 1, 16), outbox.id)"
+            "SELECT DISTINCT sent.owner FROM outbox LEFT JOIN batches ON batches.id = outbox.id "  # noqa: S608 - constants
+            f"LEFT JOIN sent ON sent.id = coalesce(substr(batches.members, 1, {ID_BYTES}), outbox.id)"
         ).fetchall()
     soon = retries is not None or len(receipts) == _LOOKED_AT or any(fate & _SOON for _, fate in receipts)
     return Debts(

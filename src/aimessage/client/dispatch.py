@@ -109,7 +109,7 @@ async def _post(
             if error in open_errors:
                 continue
             if len(row.ids) > 1 and isinstance(error, TooLarge):
-                batches.unpack(vault, row.id)  # another relay's limit, or a new one: smaller ones leave instead
+                batches.unpack(vault, row.id)  # another relay's limit, or a new one: each leaves by itself
             else:  # its own sender asks for its fate; those behind it in the line are not to blame
                 fates.settle(here, vault, row.id, "refused", error.code)
         is_more = _waits(vault, recipient)

@@ -27,7 +27,7 @@ from aimessage.clock import SystemClock, milliseconds
 from aimessage.crypto.kem import require_support
 from aimessage.e2ee.text import reveal
 from aimessage.errors import AimessageError, CertificateRefused
-from aimessage.types import SecretBytes
+from aimessage.types import ID_BYTES, SecretBytes
 from aimessage.wire.frames import MailClass, RelayFrame
 
 __all__ = ["Check", "examine", "examine_files", "examine_mail", "examine_vault"]
@@ -102,7 +102,7 @@ def examine_mail(here: Here) -> Iterator[Check]:
     """Yield what waits in the outbox and the inbox. Raises VaultDamaged, VaultUnavailable."""
     with here.vault.reading() as vault:
         ours = (
-            "SELECT coalesce(sum(coalesce(length(members) / 16, 1)), 0) FROM outbox "
+            f"SELECT coalesce(sum(coalesce(length(members) / {ID_BYTES}, 1)), 0) FROM outbox "  # noqa: S608 - constants
             "LEFT JOIN batches ON batches.id = outbox.id WHERE mail_class = ?"
         )
         (leaving,) = vault.run(ours, (int(MailClass.MESSAGE),)).fetchone()

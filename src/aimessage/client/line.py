@@ -19,7 +19,7 @@ from aimessage.e2ee.bodies import (
 from aimessage.e2ee.reports import receipts_within
 from aimessage.types import MessageId
 
-__all__ = ["Entry", "Leaf", "Line"]
+__all__ = ["Entry", "Line", "SealedEnvelope"]
 
 _TAKEN_ALONG = 64  # receipts: more than the longest padding of a lone message holds
 
@@ -33,7 +33,7 @@ class Entry(msgspec.Struct, gc=False):
     batch: MessageId | None = None
 
 
-class Leaf(msgspec.Struct, frozen=True, gc=False):
+class SealedEnvelope(msgspec.Struct, frozen=True, gc=False):
     """One envelope that may leave: of a lone message, under its id, or of a batch of *count*."""
 
     id: MessageId
@@ -55,14 +55,13 @@ class Line:
         self._open: list[Entry] = []
         self._size = 0
         self._most = min(BATCH_BYTES, room - (BODY_BYTES - BATCH_BYTES))  # of the parts of one envelope
-        self.leaves: list[Leaf] = []
+        self.envelopes: list[SealedEnvelope] = []
 
     def add(self, entry: Entry) -> None:
         """Give a message its place in our order. It is sealed when its envelope is full, or by `end`."""
-        if not entry.body.sequence:  # one that was taken out of a batch keeps its own
-            self._peer.sent_sequence += 1
-            number = self._peer.sent_sequence
-            entry.body = msgspec.structs.replace(entry.body, vault_id=self._vault_id, sequence=number)
+        peer = self._peer
+        peer.sent_sequence += 1
+        entry.body = msgspec.structs.replace(entry.body, vault_id=self._vault_id, sequence=peer.sent_sequence)
         size = part_bytes(entry.body)
         # What ends early travels alone: the relay drops an envelope as a whole.
         if entry.body.expires_at or self._size + size > self._most or len(self._open) == MOST_PARTS:
@@ -96,7 +95,7 @@ class Line:
             for entry in entries:
                 entry.batch = message_id
         peer.conversation, sealed = peer.conversation.seal(message_id, 0, padded, entropy=vault.draw)
-        self.leaves.append(Leaf(message_id, sealed, body.expires_at, len(entries)))
+        self.envelopes.append(SealedEnvelope(message_id, sealed, body.expires_at, len(entries)))
 
     def _with_receipts(self, body: Body) -> Body:
         """Return *body* with as many receipts as its padding has room for: it is not longer on its way."""

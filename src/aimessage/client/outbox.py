@@ -164,7 +164,7 @@ class _Commit:
         if line is not None:
             line.end()
             mail = int(MailClass.MESSAGE)
-            self._outbox += [(leaf.id, recipient, mail, leaf.expires_at, leaf.sealed, None) for leaf in line.leaves]
+            self._outbox += [(each.id, recipient, mail, each.expires_at, each.sealed, None) for each in line.envelopes]
         self._lines[recipient] = None
 
     def end(self) -> None:

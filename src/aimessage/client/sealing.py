@@ -135,7 +135,7 @@ def seal_waiting(here: Here, vault: Transaction, recipient: Username, places: Pl
     looked_at = max(count, MOST_PARTS) if mail_class == MailClass.MESSAGE else count
     for row in _within_bytes(_oldest(vault, recipient, mail_class, looked_at)):
         body = _shareable(vault, row)
-        if body is None or (run and body.sent_at - run[0][1].sent_at > _TOGETHER_MS):
+        if body is None or (run and abs(body.sent_at - run[0][1].sent_at) > _TOGETHER_MS):
             rows += _seal_run(vault, peer, run, places.room)
             run = []
         if body is not None:
@@ -224,13 +224,13 @@ def _seal_run(vault: Transaction, peer: Peer, run: Sequence[tuple[Row, Body]], r
         [(entry.kept, entry.batch, line.pin, entry.id) for entry in entries],
     )
     at = 0
-    for leaf in line.leaves:
-        first, others = rows[at], rows[at + 1 : at + leaf.count]
+    for envelope in line.envelopes:
+        first, others = rows[at], rows[at + 1 : at + envelope.count]
         vault.run_many("DELETE FROM outbox WHERE row = ?", [(row.row,) for row in others])
-        vault.run("UPDATE outbox SET id = ?, sealed = ? WHERE row = ?", (leaf.id, leaf.sealed, first.row))
+        vault.run("UPDATE outbox SET id = ?, sealed = ? WHERE row = ?", (envelope.id, envelope.sealed, first.row))
         members = batches.joined(row.id for row in (first, *others)) if others else None
-        sealed.append(msgspec.structs.replace(first, id=leaf.id, sealed=leaf.sealed, members=members))
-        at += leaf.count
+        sealed.append(msgspec.structs.replace(first, id=envelope.id, sealed=envelope.sealed, members=members))
+        at += envelope.count
     return sealed
 
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable
 
-from aimessage.types import MessageId
+from aimessage.types import ID_BYTES, MessageId
 
 __all__ = ["spans", "spans_of_ids"]
-
-_ID_BYTES = 16
 
 
 def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -28,4 +26,4 @@ def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
 def spans_of_ids(ids: Iterable[MessageId]) -> list[tuple[bytes, bytes]]:
     """Return the runs among *ids*: between the two ends of one, no other id exists."""
     numbers = [int.from_bytes(message_id, "big") for message_id in ids]
-    return [(first.to_bytes(_ID_BYTES, "big"), last.to_bytes(_ID_BYTES, "big")) for first, last in spans(numbers)]
+    return [(first.to_bytes(ID_BYTES, "big"), last.to_bytes(ID_BYTES, "big")) for first, last in spans(numbers)]

@@ -7,7 +7,7 @@ from enum import IntFlag
 import msgspec
 
 from aimessage.errors import MalformedOctets, TooLarge
-from aimessage.types import MessageId
+from aimessage.types import ID_BYTES, MessageId
 
 __all__ = [
     "BATCH_BYTES",
@@ -36,7 +36,6 @@ BATCH_BYTES = 60 << 10
 _PART_FRAME_BYTES = 120  # of a part beside its texts, at most
 _BUCKETS = (128, 256, 512, *(kib << 10 for kib in range(1, 65)))
 _TOO_BIG = 1 << 62
-_ID_BYTES = 16
 _SURELY_FITS = BODY_BYTES // 4 - 256  # characters, whatever UTF-8 makes of them
 _SAID = frozenset({"text", "data"})
 _KINDS = _SAID | {"receipt", "retry", "batch"}
@@ -128,7 +127,7 @@ def decode_body(octets: bytes) -> Body:
         raise MalformedOctets("a batch has no parts or too many, or what is none has some")
     for part in body.parts:
         _require_sense(part.body, _SAID)
-        if len(part.id) != _ID_BYTES or part.body.parts or part.body.report:
+        if len(part.id) != ID_BYTES or part.body.parts or part.body.report:
             raise MalformedOctets("a part of a batch is no message")
     return body
 

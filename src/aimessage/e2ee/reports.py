@@ -6,7 +6,7 @@ import msgspec
 
 from aimessage.e2ee.bodies import Receipts
 from aimessage.errors import MalformedOctets
-from aimessage.types import MessageId
+from aimessage.types import ID_BYTES, MessageId
 
 __all__ = [
     "IDS_PER_REPORT",
@@ -19,7 +19,6 @@ __all__ = [
 
 IDS_PER_REPORT = 500
 """How many messages one control body speaks of, at most."""
-_ID_BYTES = 16
 _ENCODED_ID_BYTES = 18
 _FRAME_BYTES = 20  # of a report of three fates, at most, where an empty one was
 _FATES = {int(fate): fate for fate in (Receipts.DELIVERED, Receipts.READ, Receipts.HANDLED)}
@@ -67,5 +66,5 @@ def decode_retry(report: bytes) -> list[MessageId]:
 
 
 def _require_ids(ids: list[bytes]) -> None:
-    if len(ids) > IDS_PER_REPORT or any(len(each) != _ID_BYTES for each in ids):
+    if len(ids) > IDS_PER_REPORT or any(len(each) != ID_BYTES for each in ids):
         raise MalformedOctets("a report names too many messages, or something that is no message id")

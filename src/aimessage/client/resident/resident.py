@@ -25,8 +25,8 @@ from aimessage.client.locks import take_lock
 from aimessage.client.profile import Profile, load_profile
 from aimessage.client.resident import errands
 from aimessage.client.resident.door import DOOR, FRAME_BYTES, bound, dialling_words, is_ours, packed, unpacked
-from aimessage.client.saving import SharedSaving
 from aimessage.client.sender import Sender
+from aimessage.client.sharing import SharedSends
 from aimessage.e2ee.text import decode_text, fold
 from aimessage.errors import AimessageError, BadValue
 from aimessage.types import MessageId, message_id_text
@@ -89,7 +89,7 @@ class Resident:
         self._files = _files(here.profile)
         self._connection = Connection(here)
         self._sender = Sender(here, self._connection)
-        self._saving = SharedSaving(here, self._connection, self._sender)
+        self._sends = SharedSends(here, self._connection, self._sender)
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._trouble: AimessageError | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -130,7 +130,7 @@ class Resident:
 
     def close(self) -> None:
         """Close link and vault."""
-        self._saving.close()
+        self._sends.close()
         self._sender.close()
         self._connection.close()
         self._here.close()
@@ -218,7 +218,7 @@ class Resident:
             letter = errands.letter_of(words, fold(text) if words.get("fold") else text)
             draft = self._sender.draft(words["to"].decode(), letter)
             draft = replace(draft, chosen=chosen)
-            saved = await self._saving.save(draft)
+            saved = await self._sends.save(draft)
             writer.write(packed({"said": b"saved", "id": saved}))
             fate = await self._sender.brought(draft.recipient, saved, _LIMIT)
             told = {"said": "done", "id": message_id_text(saved), "to": draft.recipient, "state": fate}

@@ -16,7 +16,7 @@ from aimessage.client.sender import Brought, Sender, told_as_kept
 from aimessage.errors import AimessageError, RelayUnreachable
 from aimessage.types import MessageId, Username
 
-__all__ = ["SharedSaving"]
+__all__ = ["SharedSends"]
 
 _MOST = 256
 
@@ -37,7 +37,7 @@ class _Waiting:
                 future.set_exception(error)
 
 
-class SharedSaving:
+class SharedSends:
     """One an Agent."""
 
     def __init__(self, here: Here, connection: Connection, sender: Sender) -> None:
@@ -69,7 +69,9 @@ class SharedSaving:
         """What has not left yet stays in the outbox; what was not saved yet never was."""
         unsaved, self._waiting = self._waiting, []
         for waiting in unsaved:
-            waiting.fail(RelayUnreachable("the agent was closed before the message was saved"))
+            waiting.fail(
+                RelayUnreachable("the agent was closed before the message was saved", hint="send it while it is open")
+            )
         closed = RelayUnreachable("the agent was closed before the relay answered")
         for task, group in self._bringing.items():
             task.cancel()
