@@ -77,7 +77,7 @@ async def test_an_answer_that_was_not_shown_comes_again(tmp_path: Path) -> None:
             _, found = await asyncio.gather(answer(), me.ask("bobby", "how many?", timeout=45, keep=True))
             assert found.text == "seven"  # and then the process ends without having printed it
         async with connect(alice.settings) as me:
-            assert [(message.text, message.redelivered) for message in await me.wait(timeout=5)] == [("seven", True)]
+            assert [(message.text, message.redelivered) for message in await me.wait(timeout=45)] == [("seven", True)]
 
 
 async def test_the_key_of_a_message_that_never_left_is_free_again(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ _CYCLE.append(_CYCLE)
 async def test_data_that_json_cannot_say_is_refused_at_once_and_harms_nobody_else(tmp_path: Path, data: object) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, _ = await enrolled(tmp_path, url, "alice", "bobby")
-        async with connect(alice) as me, asyncio.timeout(30):
+        async with connect(alice) as me, asyncio.timeout(60):
             beside = asyncio.create_task(me.send("bobby", "in the same commit"))
             with pytest.raises(BadValue, match="JSON"):
                 await me.send("bobby", data=data)
@@ -209,7 +209,7 @@ async def test_data_that_json_cannot_say_is_refused_at_once_and_harms_nobody_els
 async def test_a_call_that_is_wrong_in_its_types_ends_with_an_error_and_does_not_hang(tmp_path: Path) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, _ = await enrolled(tmp_path, url, "alice", "bobby")
-        async with connect(alice) as me, asyncio.timeout(30):
+        async with connect(alice) as me, asyncio.timeout(60):
             with pytest.raises(AttributeError):
                 await me.send("bobby", 5)  # type: ignore[arg-type]
             assert (await me.send("bobby", "five")).state == "accepted"

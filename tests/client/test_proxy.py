@@ -283,6 +283,6 @@ async def _heard_one(who: Settings) -> str | None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the proxy has no such event
             await asyncio.sleep(0.02)

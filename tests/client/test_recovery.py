@@ -36,7 +36,7 @@ async def heard_one(who: Settings) -> Message:
 
 
 async def until_online(who: Settings, name: str) -> None:
-    async with asyncio.timeout(30), connect(who) as me:
+    async with asyncio.timeout(60), connect(who) as me:
         while not any(row.username == name for row in await me.users()):  # noqa: ASYNC110 - the relay has no such event
             await asyncio.sleep(0.02)
 

@@ -53,7 +53,7 @@ async def deliveries_for(machine: Machine, count: int) -> list[Deliver]:
     connected = await Connection(here).get()
     assert await Subscription(here, connected, Changes(here.vault), Handover()).begin(publish=False)
     found: list[Deliver] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(found) < count:
             [frame] = await connected.pushes.take(1)
             found += [frame] if isinstance(frame, Deliver) else []
@@ -240,7 +240,7 @@ async def test_what_stays_unopened_is_told_after_a_while(tmp_path: Path) -> None
             with here.vault.transaction() as vault:
                 vault.run("UPDATE inbox SET due = due - ? WHERE state = 'asked'", (shelf.ASKED_MS,))
             here.close()
-            (told,) = await you.wait(timeout=5)
+            (told,) = await you.wait(timeout=45)
             assert (told.type, told.from_, told.text, told.flags) == (
                 "undecryptable",
                 "alice",

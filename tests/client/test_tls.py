@@ -146,7 +146,7 @@ async def test_a_listen_ends_when_the_certificate_has_become_a_bad_one(tmp_path:
         async with tls_in_front(relay, authority.issue(*HOSTS), port=port):
             await register(bobby, "bobby")
             listening = asyncio.create_task(_heard_one(bobby))
-            async with asyncio.timeout(30), connect(bobby) as me:
+            async with asyncio.timeout(60), connect(bobby) as me:
                 while not await me.users():  # noqa: ASYNC110 - the relay has no such event
                     await asyncio.sleep(0.02)
             assert not listening.done()

@@ -23,7 +23,7 @@ async def server(*words: str, **environment: str) -> AsyncIterator[tuple[Process
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
         found = re.search(r"ws://127\.0\.0\.1:\d+", line)
         assert found is not None, line

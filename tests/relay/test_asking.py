@@ -65,7 +65,7 @@ def test_watching_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
             assert watching.stdout is not None
             lines = [json.loads(watching.stdout.readline()) for _ in range(3)]
             watching.send_signal(signal.SIGINT)
-            assert watching.wait(timeout=20) == 0
+            assert watching.wait(timeout=60) == 0
 
     assert all(line["ready"] for line in lines)
 

@@ -238,10 +238,10 @@ async def test_a_writer_that_waits_for_its_disk_is_not_ready_until_it_is_through
     async with serving(config, clock=SystemClock(), entropy=system_entropy) as service:
         url = f"ws://127.0.0.1:{service.port}"
         assert isinstance(service._store, RocksStore)
-        async with held_up(service._store), asyncio.timeout(30):
+        async with held_up(service._store), asyncio.timeout(60):
             answer = await ready_with(url, 503)
             page = await metrics_of(url)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ready_with(url, 200)
 
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {

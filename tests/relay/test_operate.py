@@ -242,7 +242,7 @@ async def test_a_backup_command_that_is_killed_leaves_nothing_in_the_store(tmp_p
         name = str((await asyncio.to_thread(line.ask, "snapshot"))["name"])
         assert (relay.db_path / name / "CURRENT").exists()
         line.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (relay.db_path / name).exists():  # noqa: ASYNC110 - another process removes it
                 await asyncio.sleep(0.02)
 

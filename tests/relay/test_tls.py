@@ -79,7 +79,7 @@ def serial_of(chain: Path) -> int:
 
 async def logged(relay: Relay, words: str) -> None:
     """Wait until the relay's log says *words*."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if words in relay.log_path.read_text():
                 return

@@ -42,7 +42,7 @@ class Raw:
 
     async def next(self) -> tuple[int, bytes]:
         """Return the opcode and payload of the next frame."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             first, second = await self.reader.readexactly(2)
             size = second & 0x7F
             if size == 126:

@@ -28,7 +28,7 @@ async def client_of(node: Node, stack: AsyncExitStack) -> JetStreamContext:
         node.url, allow_reconnect=True, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
     )
     stack.push_async_callback(connected.close)
-    return connected.jetstream(timeout=2)
+    return connected.jetstream(timeout=60)
 
 
 async def make_stream(client: JetStreamContext) -> None:
@@ -49,7 +49,7 @@ async def published(client: JetStreamContext, key: str, over: asyncio.Event) -> 
     """Publish *key*, under one id, until it is acknowledged or all is over; return whether it was."""
     while not over.is_set():
         try:
-            await client.publish(STREAM, key.encode(), headers={"Nats-Msg-Id": key})
+            await client.publish(STREAM, key.encode(), timeout=2, headers={"Nats-Msg-Id": key})
         except NatsError:
             await asyncio.sleep(0.1)
         else:
@@ -84,7 +84,7 @@ async def freeze(cluster: NatsCluster, node: Node) -> Callable[[], Awaitable[Non
 
 async def cut_off(cluster: NatsCluster, node: Node) -> Callable[[], Awaitable[None]]:
     cluster.cut_off(node)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await node.page("/routez")).get("num_routes") != 0:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.05)
 

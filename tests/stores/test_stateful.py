@@ -144,7 +144,7 @@ class _JetStreamMachine(_Machine):
             self.run(self.until_writable(self.other))
 
     async def until_writable(self, store: Store) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await store.check_writable() is not None:
                 pass
 

@@ -14,7 +14,7 @@ import nats
 
 __all__ = ["NatsServer", "nats_binary"]
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 def nats_binary() -> str:

@@ -163,7 +163,7 @@ class Peer:
 
     async def expect(self, *kinds: type[_FrameT]) -> _FrameT:
         """Return the next frame of one of these kinds; others are kept in `frames` for later calls."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for frame in self.frames:
                     if isinstance(frame, kinds):
@@ -180,7 +180,7 @@ class Peer:
 
     async def ended(self) -> None:
         """Wait until the relay has closed the link."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.over:
                 await self._receive()
 
@@ -209,7 +209,7 @@ async def http(url: str, request: bytes) -> bytes:
     try:
         writer.write(request)
         await writer.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await reader.read()
     finally:
         writer.close()

@@ -30,12 +30,12 @@ async def dialled(
 
 
 async def status_of(url: str, source: str = HOST, request: bytes = b"") -> int:
-    async with dialled(url, source, request or get("/nothing")) as (reader, _), asyncio.timeout(10):
+    async with dialled(url, source, request or get("/nothing")) as (reader, _), asyncio.timeout(60):
         return int((await reader.readline()).split(b" ")[1])
 
 
 async def until_status(url: str, wanted: int, request: bytes = b"") -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await status_of(url, request=request) != wanted:  # noqa: ASYNC110  # the condition is the relay's
             await asyncio.sleep(0.02)
 
@@ -43,7 +43,7 @@ async def until_status(url: str, wanted: int, request: bytes = b"") -> None:
 async def over(reader: asyncio.StreamReader) -> None:
     """Wait until the relay has ended the connection."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await reader.read(1 << 16):
                 pass
     except ConnectionError:

@@ -17,6 +17,7 @@ __all__ = ["Planned", "Writer"]
 _PATIENCE_SECONDS = 5.0  # for a partition without a leader, before its senders are told to come back
 _PAUSE_SECONDS = 0.1
 _ROUNDS = 5
+_WRITTEN_SECONDS = 2.0  # for one try: of a leader that is gone there is no answer, and the next one has it
 _LOOKS_AT_ONCE = 64
 _TTL_SLACK_MS = 60_000  # the engine's own end of an entry comes later than ours: its clock is another one
 _MAX_TTL_SECONDS = 10 * 365 * 86_400
@@ -71,7 +72,7 @@ class Writer:
                 await self._find(stream, suspects, answers)
                 rest = [item for item in chunk if item.index not in answers]
                 if rest:
-                    last = await self._bus.publish([self._message(item) for item in rest])
+                    last = await self._bus.publish([self._message(item) for item in rest], _WRITTEN_SECONDS)
                     self._receipts(rest, last, answers)
             except Conflict:
                 suspects = [item for item in chunk if item.index not in answers]

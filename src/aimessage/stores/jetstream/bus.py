@@ -26,8 +26,7 @@ Reply = Mapping[str, object]
 
 BATCH_MESSAGES = 500
 """The most messages of one atomic batch; the server allows 1 000."""
-_ANSWER_SECONDS = 5.0  # to a question
-_WRITTEN_SECONDS = 2.0  # to a write, which is tried again
+_ANSWER_SECONDS = 5.0
 _CONFLICTS = frozenset({10071, 10164})  # wrong last sequence, of the stream or of a subject
 _ABSENT = frozenset({10037, 10043, 10057})  # no message found: to get, to delete
 _LISTED = 100_000  # subjects in one page of a stream's
@@ -72,10 +71,11 @@ class Bus:
     def __init__(self, client: "Client") -> None:
         self.client = client
 
-    async def ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> "Msg":
-        """Return the answer to one request; one with *headers* is a write. Raises RelayUnavailable."""
+    async def ask(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, seconds: float = _ANSWER_SECONDS
+    ) -> "Msg":
+        """Return the answer to one request, which may take *seconds*. Raises RelayUnavailable."""
         self._require_link()
-        seconds = _ANSWER_SECONDS if headers is None else _WRITTEN_SECONDS
         try:
             return await self.client.request(
                 subject, payload, timeout=seconds, headers=dict(headers) if headers else None
@@ -92,14 +92,15 @@ class Bus:
         """Return what JetStream answers, `error` and all. Raises RelayUnavailable."""
         return _decoded(await self.ask(f"$JS.API.{verb}", json.dumps(request).encode()))
 
-    async def publish(self, messages: Sequence[Message]) -> int:
+    async def publish(self, messages: Sequence[Message], seconds: float = _ANSWER_SECONDS) -> int:
         """Write *messages*, all to one stream, all or none, in order; return the sequence of the last.
 
-        They are on disk then, and their sequences follow on each other. Raises Conflict, RelayUnavailable.
+        They are on disk then, and their sequences follow on each other; that may take *seconds*, fewer for a caller
+        that tries again. Raises Conflict, RelayUnavailable.
         """
         *others, last = messages
         if not others:
-            return _sequence(await self.ask(last.subject, last.data, last.headers))
+            return _sequence(await self.ask(last.subject, last.data, last.headers, seconds))
         self._require_link()
         batch = {"Nats-Batch-Id": system_entropy(16).hex()}
         try:
@@ -109,7 +110,7 @@ class Bus:
         except (nats.errors.Error, OSError) as error:
             raise _unavailable(error) from None
         commit = {**batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1", **last.headers}
-        return _sequence(await self.ask(last.subject, last.data, commit))
+        return _sequence(await self.ask(last.subject, last.data, commit, seconds))
 
     async def get(self, stream: str, request: Mapping[str, object]) -> Found | None:
         """Return one message as the stream's leader has it: by `seq`, `last_by_subj` or `next_by_subj`."""

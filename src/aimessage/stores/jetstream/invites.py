@@ -25,17 +25,19 @@ class JetStreamInvites:
         self._records = records
         self._directory = directory
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+        self._adding = asyncio.Lock()
 
     async def add(self, invite: Invite, *, now_ms: int) -> Refusal | None:
         """Keep a new invitation; two relays that add at once may go one over the bound. Raises RelayUnavailable."""
-        if len(await self._records.names(record("invite", "*"))) >= KEPT:
-            over = [old for old in await self.all() if is_over(old, now_ms)]
-            if not over:
-                return TOO_MANY
-            for old in over:
-                await self.revoke(old.digest)
-        await self._records.write(record("invite", invite.digest.hex()), dump_invite(invite))
-        return None
+        async with self._adding:
+            if len(await self._records.names(record("invite", "*"))) >= KEPT:
+                over = [old for old in await self.all() if is_over(old, now_ms)]
+                if not over:
+                    return TOO_MANY
+                for old in over:
+                    await self.revoke(old.digest)
+            await self._records.write(record("invite", invite.digest.hex()), dump_invite(invite))
+            return None
 
     async def register(self, account: Registered, digest: bytes, *, now_ms: int) -> Registered | Refusal:
         """Claim a username by invitation, both at once or neither. Raises RelayUnavailable."""
