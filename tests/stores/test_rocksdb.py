@@ -5,13 +5,17 @@ import errno
 import os
 import shutil
 import sys
+import threading
+import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from msgspec.structs import replace
-from rocksdict import Rdict, WriteBatch, WriteOptions
+from rocksdict import Rdict, WriteBatch
 
 from aimessage.errors import ConfigInvalid, RelayUnavailable, StoreDamaged
 from aimessage.octets import u16, u64
@@ -339,15 +343,21 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 class WatchedDatabase:
-    """The engine's database; notes of each commit whether it was synced."""
+    """The engine's database; notes of each commit whether it was synced, and calls *between* before that."""
 
-    def __init__(self, database: Rdict) -> None:
+    def __init__(self, database: Rdict, between: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._between = between
         self.synced: list[bool] = []
 
-    def write(self, batch: WriteBatch, options: WriteOptions) -> None:
-        self.synced.append(options.sync)
-        self._database.write(batch, options)
+    def write(self, batch: WriteBatch) -> None:
+        self.synced.append(False)
+        self._database.write(batch)
+
+    def flush_wal(self, *, sync: bool) -> None:
+        self._between()
+        self._database.flush_wal(sync=sync)
+        self.synced[-1] = sync
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._database, name)
@@ -374,23 +384,58 @@ async def test_an_acknowledgement_waits_for_no_sync_and_few_wait_for_the_next(tm
     await store.close()
 
 
-async def test_nothing_is_delivered_that_is_not_on_disk_yet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_hand_bytes", [16 << 20, 0])
+async def test_nothing_is_delivered_that_is_not_on_disk_yet(
+    tmp_path: Path, at_hand_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "_AT_HAND_BYTES", at_hand_bytes)
     store = await opened(tmp_path)
     await store.mailboxes.append([post(1)])
     engine = store._engine
     write, seen = engine.write, list[list[bytes]]()
     loop = asyncio.get_running_loop()
 
-    def look_then_write(items: Mapping[bytes, bytes | None], *, lasting: bool = True) -> None:  # in the writer thread
+    def look() -> None:  # in the writer thread
         looking = asyncio.run_coroutine_threadsafe(contents(store.mailboxes), loop)
-        seen.append([bytes(entry.message_id) for entry in looking.result(10)])
+        seen.append([bytes(entry.message_id) for entry in looking.result(60)])
+
+    def look_then_write(items: Mapping[bytes, bytes | None], *, lasting: bool = True) -> None:
+        look()
         write(items, lasting=lasting)
 
     engine.write = look_then_write  # type: ignore[method-assign]
+    engine._db = WatchedDatabase(engine._db, look)  # type: ignore[assignment]
     await store.mailboxes.append([post(2)])
 
-    assert seen == [[number(1)]]
+    assert seen == [[number(1)], [number(1)]]  # before it is written, and before it is synced
     assert [entry.message_id for entry in await contents(store.mailboxes)] == [number(1), number(2)]
+    await store.close()
+
+
+def test_a_sync_holds_up_nobody_else(pytestconfig: pytest.Config) -> None:
+    cache = pytestconfig.cache
+    assert cache is not None
+    with TemporaryDirectory(dir=cache.mkdir("syncs")) as directory:  # on a disk: what lies in memory syncs in no time
+        engine, turns, is_over = Engine(Path(directory)), count(), False
+        passed = [0]
+
+        def go_on() -> None:
+            while not is_over:
+                passed[0] = next(turns)
+                time.sleep(0)  # lets go of the interpreter's lock, and wants it back
+
+        other = threading.Thread(target=go_on)
+        other.start()
+        meanwhile = 0
+        for value in range(200):
+            before = passed[0]
+            engine.write({b"key": u64(value)})
+            meanwhile += passed[0] > before
+        is_over = True
+        other.join()
+        engine.close()
+
+    assert meanwhile > 40  # about 200; a handful if the lock is held until the disk has answered
 
 
 async def test_what_is_kept_at_hand_is_bounded_and_let_go(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from rocksdict import (
     Rdict,
     ReadOptions,
     WriteBatch,
-    WriteOptions,
 )
 
 from aimessage.errors import AimessageError, ConfigInvalid, RelayUnavailable, StoreDamaged
@@ -62,8 +61,6 @@ class Engine:
         self._path = path
         self._read_only = read_only
         self._scanning = threading.Lock()
-        self._unsynced, self._synced = WriteOptions(), WriteOptions()
-        self._synced.sync = True
         self._unsynced_bytes = 0
         self._logs_bytes: int | None = None  # when they were last looked at
         self._written_bytes = 0  # since then
@@ -160,7 +157,9 @@ class Engine:
         self._unsynced_bytes += size
         is_synced = lasting or self._unsynced_bytes > _UNSYNCED_BYTES
         try:
-            self._db.write(batch, self._synced if is_synced else self._unsynced)
+            self._db.write(batch)
+            if is_synced:  # and not by a synced write, through which rocksdict holds the interpreter's lock
+                self._db.flush_wal(sync=True)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise RelayUnavailable(f"the store does not take writes: {error}") from None
         if is_synced:

@@ -61,19 +61,20 @@ _NO_ATTEMPTS: dict[Attempt, int] = {}
 
 class Account:
     """One mailbox in memory. *first*: nothing undeleted lies below it, so that scans skip the tombstones there.
+    *committed_below*: what lies below it is on disk, and nothing above it is delivered, though the engine may show it.
 
     *prefix* is what the key of each of its entries begins with; the position follows.
     """
 
     __slots__ = (
-        *("_at_hand", "_attempts", "_committed"),
-        *("first", "indexed_below", "ledger", "next_position", "owner", "prefix"),
+        *("_at_hand", "_attempts"),
+        *("committed_below", "first", "indexed_below", "ledger", "next_position", "owner", "prefix"),
     )
 
     def __init__(self, owner: Username, next_position: int = 1, indexed_below: int = 1) -> None:
         self.owner = owner
         self.prefix = keys.entries(owner)
-        self.next_position = self.first = self._committed = next_position
+        self.next_position = self.first = self.committed_below = next_position
         self.indexed_below = indexed_below
         self.ledger = Ledger()
         self._at_hand = _NOTHING
@@ -98,7 +99,7 @@ class Account:
 
     def committed(self) -> None:
         """All that was appended is on disk: it may be delivered."""
-        self._committed = self.next_position
+        self.committed_below = self.next_position
 
     @property
     def is_at_hand(self) -> bool:
@@ -133,7 +134,7 @@ class Account:
 
         *spread* is how many positions are looked through.
         """
-        at, end = max(after + 1, self.first), self._committed
+        at, end = max(after + 1, self.first), self.committed_below
         if end - at > spread or not self.is_at_hand:
             return None
         there = filter(None, map(self._at_hand.get, range(at, end)))

@@ -50,7 +50,7 @@ class RocksMailboxes:
     async def _far(self, account: Account, after: Position, limit: int) -> tuple[list[Stored], Position, bool]:
         """Read entries that are not all at hand: return them, how far they go, and whether that is all."""
         at = max(after + 1, account.first)
-        start, stop = keys.entry(account.owner, at), keys.entry(account.owner, account.next_position)
+        start, stop = keys.entry(account.owner, at), keys.entry(account.owner, account.committed_below)
         if start >= stop:
             return [], after, True
         if account.ledger.entries <= _PAGE:  # a short mailbox costs less than the way to another thread and back
