@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures what AI Message costs and what the machine under it costs, in one run:
 #
-#   ./bench.sh                     everything, three interleaved rounds (about 6 minutes)
+#   ./bench.sh                     everything, three interleaved rounds (about 12 minutes)
 #   ./bench.sh --only send,relay   some of it      ./bench.sh --list   what there is
 #   ./bench.sh --rounds 1 --save docs/performance.json --plots docs/plots
 #   ./bench.sh --growth            how the figures grow, instead

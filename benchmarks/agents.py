@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aimessage.client import Settings, connect, register
 from benchmarks.figures import Sample
-from benchmarks.floors import TCP
+from benchmarks.floors import COMMIT, CONVERSATION, CONVERSATION_MOST, ECHO
 from support.commands import Relay, running_relay
 
 __all__ = ["NO_QUOTAS", "backlog", "enrol", "flowing", "pingpong", "sessions", "throughput"]
@@ -28,8 +28,8 @@ def pingpong(directory: Path, count: int = 400) -> Iterator[Sample]:
         with _worker("echo", directory, relay, "bobby", count):
             taken = asyncio.run(_ping(directory, relay, count))
     taken.sort()
-    yield Sample("encrypted ping-pong, p50", taken[len(taken) // 2], "ms", TCP, bar=2)
-    yield Sample("encrypted ping-pong, p99", taken[len(taken) * 99 // 100], "ms", TCP, bar=4)
+    yield Sample("encrypted ping-pong, p50", taken[len(taken) // 2], "ms", CONVERSATION, bar=2)
+    yield Sample("encrypted ping-pong, p99", taken[len(taken) * 99 // 100], "ms", CONVERSATION_MOST, bar=4)
 
 
 async def _ping(directory: Path, relay: Relay, count: int) -> list[float]:
@@ -65,7 +65,7 @@ def throughput(directory: Path, pairs: int, count: int, bar: float, role: str = 
                 _expect(receiving, "done")
                 taken = time.perf_counter() - began
     name = ("one pair" if pairs == 1 else f"{pairs} pairs") + (" by send_all" if role == "send_all" else "")
-    yield Sample(f"encrypted throughput, {name}", each * pairs / taken, "msg/s", bar=bar)
+    yield Sample(f"encrypted throughput, {name}", each * pairs / taken, "msg/s", ECHO, bar=bar)
 
 
 def flowing(directory: Path, relay: Relay, count: int) -> float:
@@ -94,8 +94,8 @@ def backlog(directory: Path, count: int = 10_000) -> Iterator[Sample]:
             began = time.perf_counter()
             _expect(receiving, "done")
             ended = time.perf_counter()
-    yield Sample(f"backlog of {count} to a returning agent", count / (ended - began), "msg/s", bar=10_000)
-    yield Sample("the same, with the start of its process", count / (ended - started), "msg/s")
+    yield Sample(f"backlog of {count} to a returning agent", count / (ended - began), "msg/s", ECHO, bar=10_000)
+    yield Sample("the same, with the start of its process", count / (ended - started), "msg/s", ECHO)
 
 
 def sessions(directory: Path, count: int = 30) -> Iterator[Sample]:
@@ -104,7 +104,7 @@ def sessions(directory: Path, count: int = 30) -> Iterator[Sample]:
     with _relay(directory) as relay:
         enrol(directory, relay, "alice", *peers)
         taken = asyncio.run(_first_messages(directory, relay, peers))
-    yield Sample("first message to a new peer", sorted(taken)[len(taken) // 2], "ms", bar=5)
+    yield Sample("first message to a new peer", sorted(taken)[len(taken) // 2], "ms", COMMIT, bar=5)
 
 
 async def _first_messages(directory: Path, relay: Relay, peers: list[str]) -> list[float]:

@@ -1,12 +1,10 @@
 """What the machine costs by itself: the floors that every other figure is a multiple of."""
 
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +13,28 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks.figures import Sample
 
-__all__ = ["BARE_PYTHON", "PYTHON_WITH_CRYPTO", "TCP", "USER_BIN", "bare_ms", "floors", "run_ms", "with_crypto_ms"]
+__all__ = [
+    "BARE_PYTHON",
+    "COMMIT",
+    "CONVERSATION",
+    "CONVERSATION_MOST",
+    "ECHO",
+    "PYTHON_WITH_CRYPTO",
+    "USER_BIN",
+    "bare_ms",
+    "floors",
+    "run_ms",
+    "with_crypto_ms",
+]
 
 BARE_PYTHON = "python -c pass"
 PYTHON_WITH_CRYPTO = "python importing socket, AES-GCM, sqlite3"
-TCP = "TCP ping-pong"
+CONVERSATION = "six syncs and four hops between three processes, p50"
+CONVERSATION_MOST = "six syncs and four hops between three processes, p99"
+COMMIT = "SQLite commit, WAL, synchronous=FULL"
+ECHO = "picows echo, 50 busy links"
 USER_BIN = Path(os.environ.get("AIMESSAGE_USER_BIN", Path(sys.executable).parent))
 """Where a user's commands are: an environment without a developer's packages, which `./bench.sh` makes."""
-_ROUND_TRIPS = 2_000
 _IMPORTS = "import socket, sqlite3; from cryptography.hazmat.primitives.ciphers.aead import AESGCM"
 
 
@@ -51,32 +63,24 @@ def floors() -> Iterator[Sample]:
     """Yield one sample of each floor."""
     yield Sample(BARE_PYTHON, bare_ms(), "ms")
     yield Sample(PYTHON_WITH_CRYPTO, with_crypto_ms(), "ms")
-    yield Sample(TCP, _tcp_ms(), "ms")
+    [there_and_back] = _way_alone("tcp")
+    yield Sample("TCP ping-pong", there_and_back, "ms")
+    median, most = _way_alone("conversation")
+    yield Sample(CONVERSATION, median, "ms")
+    yield Sample(CONVERSATION_MOST, most, "ms")
+    alone, busy = _way_alone("picows")
+    yield Sample("picows echo, ping-pong", alone, "ms")
+    yield Sample(ECHO, busy, "msg/s")
     yield Sample("fsync of 4 KiB", _fsync_ms(), "ms")
-    yield Sample("SQLite commit, WAL, synchronous=FULL", _sqlite_ms(), "ms")
+    yield Sample(COMMIT, _sqlite_ms(), "ms")
     yield Sample("AES-256-GCM of 256 B", _aes_us(), "µs")
 
 
-def _tcp_ms() -> float:
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def echo() -> None:
-        connection, _ = listener.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while data := connection.recv(4096):
-            connection.sendall(data)
-
-    threading.Thread(target=echo, daemon=True).start()
-    with socket.create_connection(listener.getsockname()) as connection, listener:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        payload = bytes(400)
-        began = time.perf_counter()
-        for _ in range(_ROUND_TRIPS):
-            connection.sendall(payload)
-            left = len(payload)
-            while left:
-                left -= len(connection.recv(left))
-        return (time.perf_counter() - began) / _ROUND_TRIPS * 1000
+def _way_alone(what: str) -> list[float]:
+    """Return the figures of one way that `benchmarks.hops` measures."""
+    command = [sys.executable, "-m", "benchmarks.hops", what]
+    told = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return [float(line) for line in told.stdout.splitlines()]
 
 
 def _fsync_ms() -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Sample
+from benchmarks.floors import ECHO
 from support.commands import Relay, running_relay
 from support.relay import Peer
 from support.tls import Authority
@@ -43,7 +44,7 @@ def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[S
             told, _ = crowd.communicate(timeout=seconds + 120)
         whole = _cpu_seconds(running)
     delivered, taken, cpu = map(float, told.split())
-    yield Sample(f"relay, {links} busy links", delivered / taken, "msg/s", bar=bar)
+    yield Sample(f"relay, {links} busy links", delivered / taken, "msg/s", ECHO, bar=bar)
     yield Sample(f"relay's CPU at {links} busy links", (whole - before) / delivered * 1e6, "µs/msg")
     yield Sample(f"the load's own CPU at {links} links", cpu / delivered * 1e6, "µs/msg")
 
@@ -71,7 +72,7 @@ def _cpu_seconds(running: Relay) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def idle(directory: Path, links: int = 2_000) -> Iterator[Sample]:
+def idle(directory: Path, links: int = 10_000) -> Iterator[Sample]:
     """What one more link that is logged in, subscribed and silent costs the relay's memory."""
     with running_relay(directory / "relay", *FLAGS) as running:
         yield Sample("idle connection", asyncio.run(_held_kib(running, links)), "KiB", bar=20)

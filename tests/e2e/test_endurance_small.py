@@ -9,6 +9,7 @@ from endurance.cluster_faults import break_again_and_again
 from endurance.disk import why_no_disk
 from endurance.flip_bits import flip_everywhere
 from endurance.full_disk import starve_again_and_again, why_no_small_disk
+from endurance.hung_disk import hang_again_and_again
 from endurance.kill_relay import kill_again_and_again
 from endurance.power_cut import cut_again_and_again
 from endurance.relay_claims import fetch_everything
@@ -34,6 +35,13 @@ async def test_each_ack_leaves_behind_the_sync_of_its_entry(tmp_path: Path) -> N
 
     assert found.accepted == found.behind_their_sync == traced.acked >= 200, found.offenders
     assert traced.judge(without="fdatasync").behind_their_sync == 0
+
+
+@pytest.mark.skipif(bool(why_not_traceable()), reason=why_not_traceable())
+async def test_a_disk_that_hangs_holds_up_nobody_who_asks_nothing_of_it(tmp_path: Path) -> None:
+    hangs = await hang_again_and_again(tmp_path, cycles=1, seconds=7.0)
+
+    assert hangs.clean, hangs
 
 
 @pytest.mark.skipif(bool(why_no_disk()), reason=why_no_disk())

@@ -17,9 +17,10 @@ from typing import Final
 
 from endurance.wal import records
 
-__all__ = ["Syncs", "judge", "tracing", "why_not_traceable"]
+__all__ = ["Syncs", "delaying_syncs", "judge", "tracing", "why_not_traceable"]
 
-_CALLS: Final = "write,pwrite64,writev,pwritev,fdatasync,fsync,sendto,sendmsg"
+_SYNCS: Final = "fdatasync,fsync"
+_CALLS: Final = f"write,pwrite64,writev,pwritev,{_SYNCS},sendto,sendmsg"
 _LINE: Final = re.compile(r"^(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)$")
 _FD: Final = re.compile(r"^\d+<([^>]*)>")
 _RESULT: Final = re.compile(r"= (-?\d+)(?: .*)?$")
@@ -40,8 +41,21 @@ def why_not_traceable() -> str:
 @contextmanager
 def tracing(pid: int, trace: Path) -> Iterator[None]:
     """Write every write, sync and send of all threads of *pid* to *trace*, whole and in hexadecimal."""
-    command = ["strace", "-f", "-y", "-xx", "-s", str(4 << 20), "-e", f"trace={_CALLS}", "-o", str(trace)]
-    tracer = subprocess.Popen([*command, "-p", str(pid)], stderr=subprocess.PIPE)
+    with _attached(pid, "-y", "-xx", "-s", str(4 << 20), "-e", f"trace={_CALLS}", "-o", str(trace)):
+        yield
+
+
+@contextmanager
+def delaying_syncs(pid: int, seconds: float) -> Iterator[None]:
+    """Let each sync of any thread of *pid* begin *seconds* late; one that waits then waits to its end."""
+    delay = f"inject={_SYNCS}:delay_enter={round(seconds * 1e6)}"
+    with _attached(pid, "-e", f"trace={_SYNCS}", "-e", delay, "-o", "/dev/null"):
+        yield
+
+
+@contextmanager
+def _attached(pid: int, *flags: str) -> Iterator[None]:
+    tracer = subprocess.Popen(["strace", "-f", *flags, "-p", str(pid)], stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     try:
         greeting = tracer.stderr.readline()

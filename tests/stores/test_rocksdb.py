@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Mapping
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import pytest
 from msgspec.structs import replace
@@ -412,30 +412,59 @@ async def test_nothing_is_delivered_that_is_not_on_disk_yet(
     await store.close()
 
 
-def test_a_sync_holds_up_nobody_else(pytestconfig: pytest.Config) -> None:
-    cache = pytestconfig.cache
-    assert cache is not None
-    with TemporaryDirectory(dir=cache.mkdir("syncs")) as directory:  # on a disk: what lies in memory syncs in no time
-        engine, turns, is_over = Engine(Path(directory)), count(), False
-        passed = [0]
+class Bystander:
+    """A thread that goes on as long as it gets the interpreter's lock."""
 
-        def go_on() -> None:
-            while not is_over:
-                passed[0] = next(turns)
-                time.sleep(0)  # lets go of the interpreter's lock, and wants it back
+    def __init__(self) -> None:
+        self.steps = 0
+        self._is_over = False
+        self._thread = threading.Thread(target=self._go_on)
 
-        other = threading.Thread(target=go_on)
-        other.start()
-        meanwhile = 0
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over = True
+        self._thread.join()
+
+    def _go_on(self) -> None:
+        while not self._is_over:
+            self.steps += 1
+            time.sleep(0)  # lets go of the lock, and wants it back
+
+
+@pytest.fixture
+def on_disk(pytestconfig: pytest.Config) -> Iterator[Path]:
+    """A directory on a disk: where temporary files lie in memory, a sync takes no time."""
+    assert pytestconfig.cache is not None
+    with TemporaryDirectory(dir=pytestconfig.cache.mkdir("stores")) as directory:
+        yield Path(directory)
+
+
+def test_a_sync_holds_up_nobody_else(on_disk: Path) -> None:
+    engine, meanwhile = Engine(on_disk), 0
+    with Bystander() as bystander:
         for value in range(200):
-            before = passed[0]
+            before = bystander.steps
             engine.write({b"key": u64(value)})
-            meanwhile += passed[0] > before
-        is_over = True
-        other.join()
-        engine.close()
+            meanwhile += bystander.steps > before
+    engine.close()
 
     assert meanwhile > 40  # about 200; a handful if the lock is held until the disk has answered
+
+
+def test_a_snapshot_holds_up_nobody_else(on_disk: Path) -> None:
+    engine = Engine(on_disk / "store")
+    for value in range(32):
+        engine.write({u64(value): os.urandom(1 << 20)})
+    with Bystander() as bystander:
+        before = bystander.steps
+        engine.checkpoint(on_disk / "snapshot")
+        meanwhile = bystander.steps - before
+    engine.close()
+
+    assert meanwhile > 20  # hundreds; one or two if the lock is held until all is written
 
 
 async def test_what_is_kept_at_hand_is_bounded_and_let_go(tmp_path: Path) -> None:

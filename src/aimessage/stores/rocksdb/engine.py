@@ -173,6 +173,7 @@ class Engine:
         Raises RelayUnavailable: it cannot be made now. Raises StoreDamaged: what must be read for it does not read.
         """
         try:
+            self._db.flush()  # else the checkpoint does it, and holds the interpreter's lock meanwhile
             Checkpoint(self._db).create_checkpoint(str(target))
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             if "Corruption" in str(error):
