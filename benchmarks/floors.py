@@ -79,7 +79,7 @@ def floors() -> Iterator[Sample]:
 def _way_alone(what: str) -> list[float]:
     """Return the figures of one way that `benchmarks.hops` measures."""
     command = [sys.executable, "-m", "benchmarks.hops", what]
-    told = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    told = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     return [float(line) for line in told.stdout.splitlines()]
 
 

@@ -6,6 +6,7 @@ The relay has one core to itself, the load the others.
 import asyncio
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ FLAGS = (
 
 
 _FIRST = 50
+_SPARE_DESCRIPTORS = 300  # of a relay and of us, beside the links
 
 
 def relay(directory: Path, links: int, seconds: float, bar: float) -> Iterator[Sample]:
@@ -73,7 +75,9 @@ def _cpu_seconds(running: Relay) -> float:
 
 
 def idle(directory: Path, links: int = 10_000) -> Iterator[Sample]:
-    """What one more link that is logged in, subscribed and silent costs the relay's memory."""
+    """What one more link that is logged in, subscribed and silent costs the relay's memory; fewer *links* if we may not
+    open so many."""
+    links = min(links, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _SPARE_DESCRIPTORS)
     with running_relay(directory / "relay", *FLAGS) as running:
         yield Sample("idle connection", asyncio.run(_held_kib(running, links)), "KiB", bar=20)
 

@@ -5,16 +5,19 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aimessage.clock import SystemClock
 from aimessage.crypto.random import system_entropy
+from aimessage.errors import RelayUnavailable
 from aimessage.relay.service import Service
 from aimessage.stores.rocksdb import open_rocksdb_store
+from aimessage.stores.rocksdb.engine import Engine
 from aimessage.wire.frames import (
     Accepted,
     Ack,
@@ -180,3 +183,39 @@ async def test_the_sweep_of_expired_mail_outlives_a_store_that_cannot_answer(tmp
         sweep.cancel()
 
     assert not done
+
+
+async def test_what_a_failed_commit_left_is_delivered_when_its_sender_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failures = Engine.write, list[str]()
+
+    def write_and_fail(engine: Engine, items: Mapping[bytes, bytes | None], *, lasting: bool = True) -> None:
+        write(engine, items, lasting=lasting)
+        if failures:
+            raise RelayUnavailable(failures.pop())
+
+    monkeypatch.setattr(Engine, "write", write_and_fail)
+    async with (
+        running_relay(tmp_path / "data", store="rocksdb") as url,
+        Peer(url, "alice") as alice,
+        Peer(url, "bobby") as bobby,
+    ):
+        await alice.register()
+        await bobby.register()
+        await bobby.subscribe()
+        post = posting(alice, "bobby")
+        failures.append("it is in the log, and its sync failed")
+        alice.send(post)
+        answers: list[Accepted | Refused] = [await alice.expect(Accepted, Refused)]
+        async with asyncio.timeout(60):
+            while isinstance(answers[-1], Refused):
+                await asyncio.sleep(0.2)
+                alice.send(replace(post, id=alice.next_id()))
+                answers.append(await alice.expect(Accepted, Refused))
+        delivery = await bobby.expect(Deliver)
+
+    assert isinstance(answers[0], Refused)
+    assert isinstance(answers[-1], Accepted)
+    assert answers[-1].duplicate
+    assert delivery.message_id == post.message_id

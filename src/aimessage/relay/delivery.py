@@ -101,12 +101,9 @@ class Delivery:
             raise
         except AimessageError as error:
             results = [Refusal("relay_unavailable", error.message, 5.0)] * len(postings)
+        # For a repetition too: what the store kept of a commit that failed has not been delivered yet.
         self._hub.wake(
-            {
-                posting.owner
-                for posting, result in zip(postings, results, strict=True)
-                if isinstance(result, Receipt) and not result.duplicate
-            }
+            {posting.owner for posting, result in zip(postings, results, strict=True) if isinstance(result, Receipt)}
         )
         at = 0
         for waiting in batch:

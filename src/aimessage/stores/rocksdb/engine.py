@@ -35,6 +35,8 @@ _PAGE = 256
 _PROBE_BYTES = 1 << 20
 _UNCOUNTED_BYTES = 1 << 20  # written since the logs were last looked at
 _UNSYNCED_BYTES = 4 << 10  # of the log: a disk that loses them loses its end, and no hole before it
+_MAIL = b"mbdx"  # kinds of keys; what is delivered ends where `Account.committed_below` says
+_NOTHING: dict[bytes, bytes | None] = {}
 # What the system says when it is short of something, and nothing on the disk is wrong.
 _SHORTAGES = ("No space left", "Disk quota exceeded", "File too large", "Too many open files", "Cannot allocate memory")
 
@@ -62,6 +64,7 @@ class Engine:
         self._read_only = read_only
         self._scanning = threading.Lock()
         self._unsynced_bytes = 0
+        self._before = _NOTHING  # what stood where a commit has written that is not synced yet
         self._logs_bytes: int | None = None  # when they were last looked at
         self._written_bytes = 0  # since then
         self._mark: HighWaterMark | None = None
@@ -103,7 +106,7 @@ class Engine:
         return self._path
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value under *key*.
+        """Return the value under *key*; of a commit that is not synced yet, what was there before.
 
         Raises RelayUnavailable while reopening, StoreDamaged if it does not read; that names whose it is.
         """
@@ -111,15 +114,23 @@ class Engine:
             value = self._db.get(key)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise _read_error(error, keys.subject(key, key)) from None
-        return value if isinstance(value, bytes) else None
+        before = self._before  # only now: what was read is old, or stands in here, or has been synced
+        return before[key] if key in before else value if isinstance(value, bytes) else None
 
     def page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Return up to *limit* pairs with start ≤ key < stop, in order. Raises as `get`."""
+        """Return up to *limit* pairs with start ≤ key < stop, in order; fewer: there are no more. As `get`."""
         with self._scanning:  # an iterator that is alive at close() would keep the engine's lock file
             try:
-                return self._page(start, stop, limit)
+                found = self._page(start, stop, limit)
             except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
                 raise _read_error(error, keys.subject(start, stop)) from None
+        before = self._before
+        if not before:
+            return found
+        end = found[-1][0] + b"\0" if len(found) == limit else stop
+        old = {**dict(found), **{key: value for key, value in before.items() if start <= key < end}}
+        kept = [(key, value) for key, value in sorted(old.items()) if value is not None][:limit]
+        return kept if end == stop or len(kept) == limit else kept + self.page(end, stop, limit - len(kept))
 
     def _page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         bounds = ReadOptions()
@@ -157,9 +168,12 @@ class Engine:
         self._unsynced_bytes += size
         is_synced = lasting or self._unsynced_bytes > _UNSYNCED_BYTES
         try:
+            if is_synced:
+                self._before = {key: self._db.get(key) for key in items if key[0] not in _MAIL}
             self._db.write(batch)
             if is_synced:  # and not by a synced write, through which rocksdict holds the interpreter's lock
                 self._db.flush_wal(sync=True)
+                self._before = _NOTHING
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise RelayUnavailable(f"the store does not take writes: {error}") from None
         if is_synced:
@@ -193,6 +207,7 @@ class Engine:
                 with suppress(AimessageError):
                     self._db = self._open(read_only=True)
                 raise
+            self._before = _NOTHING  # what was not synced is gone, or has been written anew
             if self._mark is not None:
                 self._mark.check(self._db.latest_sequence_number())
 
