@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -10,22 +10,27 @@ from benchmarks.figures import Figure, number
 
 __all__ = ["plot", "plot_curves"]
 
-_ROW, _LEFT, _WIDTH, _TOP = 34, 370, 420, 46
+_ROW, _LEFT, _WIDTH, _TOP = 34, 450, 420, 46
 
 
 def plot(path: Path, title: str, figures: Sequence[Figure]) -> None:
-    """Draw *figures*, which share a unit, one row each."""
+    """Draw *figures*, which share a unit, one row each; the scale is logarithmic, as a floor is often a thousandth."""
     if not figures:
         return
-    top = max(max(each.highest, _limit(each)) for each in figures) * 1.08
-    rows = [_row(at, each, _WIDTH / top) for at, each in enumerate(figures)]
+    low = min(each.lowest for each in figures) / 2
+    top = max(max(each.highest, _limit(each)) for each in figures)
+
+    def along(value: float) -> float:
+        return _WIDTH * math.log(value / low) / math.log(top / low)
+
+    rows = [_row(at, each, along) for at, each in enumerate(figures)]
     height = _TOP + _ROW * len(figures) + 12
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 110}" height="{height}" '
         'font-family="sans-serif" font-size="13">\n'
         f'<rect width="100%" height="100%" fill="white"/>\n'
-        f'<text x="12" y="26" font-size="16">{escape(title)} ({escape(figures[0].unit)})</text>\n'
+        f'<text x="12" y="26" font-size="16">{escape(title)} ({escape(figures[0].unit)}, logarithmic)</text>\n'
         + "\n".join(rows)
         + "\n</svg>\n"
     )
@@ -86,16 +91,16 @@ def _limit(figure: Figure) -> float:
     return figure.bar if figure.bar is not None and not figure.of_floor else 0.0
 
 
-def _row(at: int, figure: Figure, scale: float) -> str:
+def _row(at: int, figure: Figure, along: Callable[[float], float]) -> str:
     y = _TOP + _ROW * at
     parts = [
         f'<text x="{_LEFT - 10}" y="{y + 17}" text-anchor="end">{escape(figure.name)}</text>',
-        f'<rect x="{_LEFT}" y="{y + 4}" width="{figure.median * scale:.1f}" height="18" fill="#4878a8"/>',
-        f'<line x1="{_LEFT + figure.lowest * scale:.1f}" x2="{_LEFT + figure.highest * scale:.1f}" '
+        f'<rect x="{_LEFT}" y="{y + 4}" width="{along(figure.median):.1f}" height="18" fill="#4878a8"/>',
+        f'<line x1="{_LEFT + along(figure.lowest):.1f}" x2="{_LEFT + along(figure.highest):.1f}" '
         f'y1="{y + 13}" y2="{y + 13}" stroke="black"/>',
-        f'<text x="{_LEFT + figure.highest * scale + 8:.1f}" y="{y + 17}">{number(figure.median)}</text>',
+        f'<text x="{_LEFT + along(figure.highest) + 8:.1f}" y="{y + 17}">{number(figure.median)}</text>',
     ]
     if limit := _limit(figure):
-        x = f"{_LEFT + limit * scale:.1f}"
+        x = f"{_LEFT + along(limit):.1f}"
         parts.append(f'<line x1="{x}" x2="{x}" y1="{y}" y2="{y + 26}" stroke="#c03030" stroke-width="2"/>')
     return "\n".join(parts)

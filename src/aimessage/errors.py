@@ -172,7 +172,7 @@ class IdentityExists(Denied):
     """This agent already has an identity on this machine."""
 
     code = "identity_exists"
-    default_hint = "use another name with --agent NAME, or pass --if-not-exists"
+    default_hint = "use another name with --agent NAME"
 
 
 class Blocked(Denied):

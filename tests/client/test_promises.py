@@ -159,6 +159,7 @@ async def test_an_unknown_recipient_leaves_nothing_in_the_outbox(tmp_path: Path)
         here = open_here(load_profile(alice), None)
         with here.vault.transaction() as vault:
             assert vault.run("SELECT count(*) FROM outbox").fetchone() == (0,)
+            assert vault.contact_of(Username("nobody-here")) == "none"  # whoever takes that name is a stranger
         here.vault.close()
 
 

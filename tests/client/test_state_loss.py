@@ -12,12 +12,13 @@ from aimessage.client import Settings, connect, control, restore, shelf
 from aimessage.client.account import Here, open_here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
-from aimessage.client.consumers import Filter, asked_among, claim, settled_among
+from aimessage.client.consumers import Filter, acknowledge, asked_among, claim, settled_among
 from aimessage.client.fates import rise
 from aimessage.client.handover import Handover
 from aimessage.client.inbox import take_in
 from aimessage.client.order import HOLD_MS
 from aimessage.client.profile import load_profile
+from aimessage.client.reading import Budget, slice_of
 from aimessage.client.subscription import Subscription
 from aimessage.e2ee.bodies import Body
 from aimessage.e2ee.reports import encode_retry
@@ -247,6 +248,32 @@ async def test_what_stays_unopened_is_told_after_a_while(tmp_path: Path) -> None
                 None,
                 ("undecryptable",),
             )
+
+
+async def test_what_came_again_after_it_was_told_is_read_and_acknowledged_for_itself(tmp_path: Path) -> None:
+    async with running_relay(tmp_path, **QUIET) as url:
+        alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
+        await alice.send("bobby", "not lost for good")
+        container = bobby.container(tmp_path / "fresh")
+        async with connect(container) as you:
+            assert await you.wait(timeout=1) == []
+            here = open_here(load_profile(container), None)
+            with here.vault.transaction() as vault:
+                vault.run("UPDATE inbox SET due = due - ? WHERE state = 'asked'", (shelf.ASKED_MS,))
+            (told,) = await you.wait(timeout=45)
+            async with connect(alice.settings) as me:
+                waiting = asyncio.create_task(me.wait(timeout=45))  # it takes the question in, and answers
+                (message,) = await you.wait(timeout=45, keep=True)
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+            piece, _ = slice_of(here, message.id, Budget(), 0)
+            acknowledge(here, parse_message_id(message.id))
+            with here.vault.reading() as vault:
+                rows = vault.run("SELECT kind, state FROM inbox ORDER BY row").fetchall()
+            here.close()
+    assert (told.id, told.type, message.text) == (message.id, "undecryptable", "not lost for good")
+    assert piece.text == "not lost for good"
+    assert rows == [("undecryptable", "shown"), ("message", "handled")]
 
 
 async def test_a_message_that_the_relay_lost_is_seen_as_a_gap(tmp_path: Path) -> None:

@@ -161,6 +161,9 @@ def test_listen_since_a_cursor_shows_again_what_was_shown_behind_it_and_then_wha
     assert [each["text"] for each in short] == ["one"]
     assert home.run("listen", "-a", "returner", "--since", "x").code == 2
     assert home.run("listen", "-a", "returner", "--since", "0", "--exec", "true").code == 2
+    absent = home.run("listen", "-a", "returner", "-C", "1", "--exec", "./nothing-of-that-name")
+    assert (absent.code, absent.out) == (2, b"")
+    assert "not there" in absent.talk
 
 
 NASTY = (

@@ -1,6 +1,7 @@
 """`aimessage listen`: messages as they come, one line each, written out at once; or one command run for each."""
 
 import shlex
+import shutil
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -117,6 +118,10 @@ def _argv(command: str | None) -> list[str] | None:
         raise BadValue(f"--exec cannot be split into words: {error}") from None
     if not argv:
         raise BadValue("--exec names no command", hint="aimessage listen --exec './handle-message'")
+    if shutil.which(argv[0]) is None:
+        raise BadValue(
+            f"--exec names {argv[0]}, which is not there or cannot be run", hint="give its path, and make it executable"
+        )
     return argv
 
 

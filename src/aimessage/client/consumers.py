@@ -111,10 +111,11 @@ def rows_in(
 
 
 def one_in(here: Here, vault: Transaction, states: Sequence[str], message_id: MessageId) -> Message | None:
-    """Return the message of this id, if it is in one of *states*."""
+    """Return the message of this id, if it is in one of *states*: itself, if it came after it could not be opened."""
     marks = ", ".join("?" * len(states))
     row = vault.run(
-        f"SELECT {_COLUMNS} FROM inbox WHERE id = ? AND state IN ({marks}) ORDER BY row LIMIT 1",  # noqa: S608 - constants
+        f"SELECT {_COLUMNS} FROM inbox WHERE id = ? AND state IN ({marks}) "  # noqa: S608 - constants
+        "ORDER BY kind = 'undecryptable', row LIMIT 1",
         (message_id, *states),
     ).fetchone()
     return _opened(here, _Standings(vault), row)[1] if row else None
@@ -218,7 +219,8 @@ def acknowledge(here: Here, message_id: MessageId) -> Username:
     with here.vault.transaction() as vault:
         found = vault.run(
             "SELECT row, sender, wants, held, state FROM inbox WHERE id = ? "
-            "AND state IN ('new', 'claimed', 'answer', 'shown', 'handled', 'dead')",
+            "AND state IN ('new', 'claimed', 'answer', 'shown', 'handled', 'dead') "
+            "ORDER BY kind = 'undecryptable', row",
             (message_id,),
         ).fetchone()
         if found is None:

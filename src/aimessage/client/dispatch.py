@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 
 from aimessage.client import batches, fates
 from aimessage.client.account import Here
+from aimessage.client.gate import shut_again
 from aimessage.client.links import OpenLink
 from aimessage.client.locks import peer_lock
 from aimessage.client.sealing import Places, Row, refuse_misaddressed, take_ready, take_sealed
@@ -119,3 +120,4 @@ async def _post(
 def _drop(here: Here, recipient: Username, error: AimessageError) -> None:
     with here.vault.transaction() as vault:
         fates.settle_all_to(here, vault, recipient, error.code)
+        shut_again(vault, recipient)

@@ -71,7 +71,10 @@ async def _register(settings: Settings, name: Username, invite: str, policy: Pol
     if existing is not None:
         if if_not_exists and existing.username == name:
             return existing
-        raise IdentityExists(f"the agent {settings.agent} is already registered as {existing.username}")
+        raise IdentityExists(
+            f"the agent {settings.agent} is already registered as {existing.username}",
+            hint="use another name with --agent NAME, or pass --if-not-exists",
+        )
     server = _server(settings)
     link, welcome = await open_link(server, _ignore, settings.dialling)
     try:

@@ -120,6 +120,14 @@ def admit_by_writing(here: Here, vault: Transaction, name: Username, contact: st
         _judge(here, vault, name, contact if known == "none" else "accepted")
 
 
+def shut_again(vault: Transaction, name: Username) -> None:
+    """Nobody has this *name*: whoever takes it later is a stranger, though we have written to it."""
+    vault.run(
+        "UPDATE peers SET contact = 'none' WHERE name = ? AND pin IS NULL AND contact IN ('requested', 'accepted')",
+        (name,),
+    )
+
+
 def accept(here: Here, vault: Transaction, name: Username) -> int:
     """Hear *name* from now on; return how many messages of it had waited. They come next, in their order."""
     return _judge(here, vault, name, "accepted")
