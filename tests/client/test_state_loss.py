@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aimessage.client import Settings, connect, control, restore, shelf
+from aimessage.client import Agent, Message, Settings, connect, control, restore, shelf
 from aimessage.client.account import Here, open_here
 from aimessage.client.changes import Changes
 from aimessage.client.connection import Connection
@@ -230,18 +230,24 @@ async def test_a_retry_is_honoured_three_times_and_never_after_delivery(tmp_path
         here.close()
 
 
+async def told_that_it_did_not_open(you: Agent, here: Here) -> Message:
+    """Let a while pass for what was asked for again, and return what is told then."""
+    assert await you.wait(timeout=1) == []
+    with here.vault.transaction() as vault:
+        vault.run("UPDATE inbox SET due = due - ? WHERE state = 'asked'", (shelf.ASKED_MS,))
+    (told,) = await you.wait(timeout=45)
+    return told
+
+
 async def test_what_stays_unopened_is_told_after_a_while(tmp_path: Path) -> None:
     async with running_relay(tmp_path, **QUIET) as url:
         alice, bobby = await Machine.enrolled(tmp_path / "home", url, "alice", "bobby")
         await alice.send("bobby", "lost for good")
         container = bobby.container(tmp_path / "fresh")
         async with connect(container) as you:
-            assert await you.wait(timeout=1) == []
             here = open_here(load_profile(container), None)
-            with here.vault.transaction() as vault:
-                vault.run("UPDATE inbox SET due = due - ? WHERE state = 'asked'", (shelf.ASKED_MS,))
+            told = await told_that_it_did_not_open(you, here)
             here.close()
-            (told,) = await you.wait(timeout=45)
             assert (told.type, told.from_, told.text, told.flags) == (
                 "undecryptable",
                 "alice",
@@ -256,11 +262,8 @@ async def test_what_came_again_after_it_was_told_is_read_and_acknowledged_for_it
         await alice.send("bobby", "not lost for good")
         container = bobby.container(tmp_path / "fresh")
         async with connect(container) as you:
-            assert await you.wait(timeout=1) == []
             here = open_here(load_profile(container), None)
-            with here.vault.transaction() as vault:
-                vault.run("UPDATE inbox SET due = due - ? WHERE state = 'asked'", (shelf.ASKED_MS,))
-            (told,) = await you.wait(timeout=45)
+            told = await told_that_it_did_not_open(you, here)
             async with connect(alice.settings) as me:
                 waiting = asyncio.create_task(me.wait(timeout=45))  # it takes the question in, and answers
                 (message,) = await you.wait(timeout=45, keep=True)

@@ -35,7 +35,6 @@ _PAGE = 256
 _PROBE_BYTES = 1 << 20
 _UNCOUNTED_BYTES = 1 << 20  # written since the logs were last looked at
 _UNSYNCED_BYTES = 4 << 10  # of the log: a disk that loses them loses its end, and no hole before it
-_MAIL = b"mbdx"  # kinds of keys; what is delivered ends where `Account.committed_below` says
 _NOTHING: dict[bytes, bytes | None] = {}
 # What the system says when it is short of something, and nothing on the disk is wrong.
 _SHORTAGES = ("No space left", "Disk quota exceeded", "File too large", "Too many open files", "Cannot allocate memory")
@@ -118,7 +117,7 @@ class Engine:
         return before[key] if key in before else value if isinstance(value, bytes) else None
 
     def page(self, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Return up to *limit* pairs with start ≤ key < stop, in order; fewer: there are no more. As `get`."""
+        """Return up to *limit* pairs with start ≤ key < stop, in order; fewer: there are no more. Raises as `get`."""
         with self._scanning:  # an iterator that is alive at close() would keep the engine's lock file
             try:
                 found = self._page(start, stop, limit)
@@ -169,7 +168,7 @@ class Engine:
         is_synced = lasting or self._unsynced_bytes > _UNSYNCED_BYTES
         try:
             if is_synced:
-                self._before = {key: self._db.get(key) for key in items if key[0] not in _MAIL}
+                self._before = {key: self._db.get(key) for key in items if key[0] not in keys.MAIL}
             self._db.write(batch)
             if is_synced:  # and not by a synced write, through which rocksdict holds the interpreter's lock
                 self._db.flush_wal(sync=True)

@@ -22,7 +22,7 @@ from aimessage.octets import u32, u64
 from aimessage.types import MessageId, Position, Username, VaultId
 
 __all__ = [
-    "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "SUCCESSOR", "after_prefix", "attempt", "entries", "entry",
+    "MAIL", "MAILBOXES", "ENTRIES", "RELAY_ID", "SCHEMA", "SUCCESSOR", "after_prefix", "attempt", "entries", "entry",
     "entry_parts", "expiry", "expiry_bound", "expiry_parts", "generation", "generations", "invite", "mailbox",
     "mailbox_owner", "owned", "owner_of", "pair", "pair_digest", "pairs", "standing", "state", "stock",
     "stocks", "subject", "subscription", "user", "username",
@@ -34,7 +34,10 @@ RELAY_ID = b"zrelay"
 ENTRIES = b"m"
 MAILBOXES = b"b"
 
-_SUBJECTS = dict.fromkeys(b"mdxb", "mailbox") | dict.fromkeys(b"cg", "subscriptions") | dict.fromkeys(b"spq", "pairs")
+MAIL = b"mdxb"
+"""The kinds of keys of which nothing is shown before its commit, wherever they stand: `Account.committed_below`."""
+
+_SUBJECTS = dict.fromkeys(MAIL, "mailbox") | dict.fromkeys(b"cg", "subscriptions") | dict.fromkeys(b"spq", "pairs")
 _SUBJECTS |= {ord("u"): "account", ord("t"): "sealed state"}
 _NAME = re.compile(rb"[a-z0-9_-]*")
 
